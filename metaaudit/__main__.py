@@ -1,0 +1,5 @@
+"""``python -m metaaudit``."""
+
+from metaaudit.cli import main
+
+main()

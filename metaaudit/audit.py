@@ -1,0 +1,333 @@
+"""``metaaudit score``: the stages of an audit, one after the other."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from metaaudit import __version__
+from metaaudit.bilevel import (
+    Adjoint,
+    CurvatureScale,
+    TaskGradients,
+    TotalHessian,
+    curvature_scale,
+    solve_adjoint,
+    total_gradients,
+)
+from metaaudit.config import Config
+from metaaudit.console import Messages
+from metaaudit.curvature import FactorCache, cache_folder, code_hash, weights_hash
+from metaaudit.errors import ConfigError, IncompleteError
+from metaaudit.influence import harmful_tasks, instance_influence, task_influence
+from metaaudit.inputs.task_set import TaskSet
+from metaaudit.labelnoise import LabelNoise, cross_fit, label_noise
+from metaaudit.loading import Problem, Weights, load_weights, prepare
+from metaaudit.runs.atomic import check_new, new_folder
+from metaaudit.runs.saved import SCHEMA_VERSION
+from metaaudit.runs.scores import Scores, write_run
+
+PACKAGES = ("torch", "numpy", "h5py", "safetensors", "pydantic")
+
+
+def run(config: Config, folder: Path, messages: Messages) -> None:
+    """Scores every training task and instance and writes the run folder.
+
+    Args:
+        config: The configuration.
+        folder: The run folder; it appears when it is complete.
+        messages: Told of progress.
+
+    Raises:
+        MetaauditError: Something cannot be used or finished; nothing is left behind then.
+    """
+    with new_folder(folder) as temporary:
+        with messages.stage("load"):
+            problem = prepare(config)
+            weights = load_weights(problem)
+        _check_learner(config)
+        audit = Audit(problem, weights, FactorCache(cache_folder()), messages)
+        scores, manifest = audit.score()
+        with messages.stage("write"):
+            write_run(temporary, scores, problem.train, manifest | audit.measurements())
+    for warning in manifest["warnings"]:
+        messages.warn(warning)
+
+
+def plan(config: Config, folder: Path, messages: Messages) -> list[tuple[str, str]]:
+    """What ``run`` would do, as ``(what, how)`` lines; loads everything and computes no score."""
+    check_new(folder)
+    with messages.stage("load"):
+        problem = prepare(config)
+        weights = load_weights(problem)
+    _check_learner(config)
+    audit = Audit(problem, weights, FactorCache(cache_folder()), messages)
+
+    def source(name: str, depends_on: Mapping[str, Any]) -> str:
+        return "from the cache" if audit.cache.holds(name, depends_on) else "to compute"
+
+    influence = config.influence
+    n_targets = len(problem.evaluation) if influence.targets == "each" else 1
+    n_params = sum(p.numel() for p in weights.params.values())
+    return [
+        ("training tasks", f"{len(problem.train)}, {problem.train.n_instances} instances"),
+        ("evaluation tasks", f"{len(problem.evaluation)}"),
+        ("meta-parameters", f"{n_params}"),
+        ("device", f"{problem.batching.device}, {config.compute.dtype}"),
+        ("training gradients", source("gradients", audit.gradient_key(problem.train))),
+        ("evaluation gradients", source("gradients", audit.gradient_key(problem.evaluation))),
+        ("cross-fitting", source("crossfit", audit.crossfit_key())),
+        (
+            "solve",
+            influence.method
+            if influence.method == "dot"
+            else f"{influence.curvature} by {influence.solver} for {n_targets} targets",
+        ),
+        ("factor cache", str(audit.cache.folder)),
+        ("run folder", str(folder)),
+        *(("warning", warning) for warning in weights.warnings),
+    ]
+
+
+@dataclass(frozen=True)
+class Audit:
+    """One audit, stage by stage.
+
+    Attributes:
+        problem: Tasks, model and learner.
+        weights: Meta-parameters.
+        cache: Where what can be reused is kept.
+        messages: Told of progress.
+    """
+
+    problem: Problem
+    weights: Weights
+    cache: FactorCache
+    messages: Messages
+
+    def score(self) -> tuple[Scores, dict[str, Any]]:
+        """Runs all stages; returns the scores and the manifest without its measurements."""
+        config, train = self.problem.config, self.problem.train
+        gradients = self._gradients("gradients", train)
+        targets = self._gradients("evaluation gradients", self.problem.evaluation)
+        adjoint, scale = self._solve(gradients, targets)
+        by_task = task_influence(self._tensor(gradients.gradients), adjoint.direction)
+        by_instance = self._instances(adjoint)
+        noise = self._label_noise()
+        influence_z, harmful = harmful_tasks(by_task.mean(axis=1), config.influence.fdr)
+        scores = Scores(
+            task_influence=by_task,
+            targets=self._target_ids(),
+            influence_z=influence_z,
+            harmful=harmful,
+            label_noise=noise.label_noise,
+            outer_loss=gradients.outer_loss,
+            grad_norm=np.linalg.norm(gradients.gradients.astype(np.float64), axis=1),
+            instance_influence=by_instance,
+            loss=gradients.losses,
+            crossfit_loss=noise.loss,
+            mislabel_score=noise.score,
+            suggested_label=noise.suggested,
+            mislabeled=noise.mislabeled,
+        )
+        return scores, self._manifest(adjoint, scale, targets)
+
+    def gradient_key(self, task_set: TaskSet) -> dict[str, Any]:
+        """All that the total gradients of a task set depend on."""
+        config, batching = self.problem.config, self.problem.batching
+        return {
+            "code": code_hash(),
+            "torch": torch.__version__,
+            "device": batching.device.type,
+            "dtype": config.compute.dtype,
+            "model": [config.model.model_dump(mode="json"), self.problem.model.source],
+            "learner": config.learner.model_dump(mode="json"),
+            "weights": weights_hash(self.weights.params),
+            "tasks": task_set.content_hash,
+        }
+
+    def crossfit_key(self) -> dict[str, Any]:
+        """All that the cross-fitted probabilities depend on."""
+        settings = self.problem.config.mislabel.model_dump(mode="json")
+        return {**self.gradient_key(self.problem.train), "mislabel": settings}
+
+    def measurements(self) -> dict[str, Any]:
+        """Times and memory so far, for the manifest."""
+        return {
+            "timings_s": {name: round(s, 3) for name, s in self.messages.timings.items()},
+            "peak_memory_mb": round(_peak_memory_mb(self.problem.batching.device), 1),
+        }
+
+    def _gradients(self, stage: str, task_set: TaskSet) -> TaskGradients:
+        problem = self.problem
+        with self.messages.stage(stage, len(task_set)) as advance:
+            arrays = self.cache.get(
+                "gradients",
+                self.gradient_key(task_set),
+                lambda: vars(
+                    total_gradients(
+                        problem.objective, self.weights.params, task_set, problem.batching, advance
+                    )
+                ),
+                label=stage,
+            )
+        gradients = TaskGradients(**arrays)
+        if not (np.isfinite(gradients.gradients).all() and np.isfinite(gradients.losses).all()):
+            bad = np.flatnonzero(~np.isfinite(gradients.gradients).all(axis=1))
+            named = task_set.tasks[int(bad[0])].task_id if len(bad) else "some task"
+            raise IncompleteError(
+                stage,
+                f"{len(bad)} tasks have non-finite gradients, {named} first",
+                "finite losses",
+                "check learner.inner_lr, or use compute.dtype: float64",
+            )
+        return gradients
+
+    def _solve(
+        self, gradients: TaskGradients, targets: TaskGradients
+    ) -> tuple[Adjoint, CurvatureScale | None]:
+        problem, config = self.problem, self.problem.config
+        hessian = TotalHessian(
+            problem.objective, self.weights.params, problem.train, problem.batching
+        )
+        rhs = self._tensor(targets.gradients).double()
+        if config.influence.targets == "mean":
+            rhs = rhs.mean(dim=0, keepdim=True)
+        train = self._tensor(gradients.gradients)
+        with self.messages.stage("solve"):
+            adjoint = solve_adjoint(
+                config.influence, hessian, train, rhs, config.training.weight_decay
+            )
+            approximate = config.influence.curvature == "task-fisher"
+            if adjoint.solution is None or not approximate:
+                return adjoint, None
+            return adjoint, curvature_scale(hessian, train, adjoint.direction.mean(dim=0))
+
+    def _instances(self, adjoint: Adjoint) -> np.ndarray:
+        problem = self.problem
+        with self.messages.stage("instance influence", len(problem.train)) as advance:
+            return instance_influence(
+                problem.objective,
+                self.weights.params,
+                adjoint.direction.mean(dim=0),
+                problem.train,
+                problem.batching,
+                advance,
+            )
+
+    def _label_noise(self) -> LabelNoise:
+        problem, config = self.problem, self.problem.config.mislabel
+        with self.messages.stage("cross-fitting", len(problem.train) * config.repeats) as advance:
+            arrays = self.cache.get(
+                "crossfit",
+                self.crossfit_key(),
+                lambda: {
+                    "log_probabilities": cross_fit(
+                        problem.objective,
+                        self.weights.params,
+                        problem.train,
+                        problem.batching,
+                        config,
+                        advance,
+                    )
+                },
+                label="cross-fitting",
+            )
+        return label_noise(arrays["log_probabilities"], problem.train)
+
+    def _tensor(self, array: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(array).to(self.problem.batching.device)
+
+    def _target_ids(self) -> list[str]:
+        each = self.problem.config.influence.targets == "each"
+        return self.problem.evaluation.task_ids if each else ["mean"]
+
+    def _manifest(
+        self, adjoint: Adjoint, scale: CurvatureScale | None, targets: TaskGradients
+    ) -> dict[str, Any]:
+        problem, config = self.problem, self.problem.config
+        evaluation = problem.evaluation
+        query = np.array([name == "query" for _, name, _ in evaluation.instances()])
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "metaaudit_version": __version__,
+            "config": config.model_dump(mode="json"),
+            "seeds": {"training": config.training.seed, "mislabel": config.mislabel.seed},
+            "checkpoint": {"path": str(config.checkpoint), "sha256": self.weights.sha256},
+            "data": {
+                name: {
+                    "format": config.tasks.format,
+                    "n_tasks": len(task_set),
+                    "n_instances": task_set.n_instances,
+                    "sha256": task_set.content_hash,
+                }
+                for name, task_set in (("train", problem.train), ("eval", evaluation))
+            },
+            "packages": {name: version(name) for name in PACKAGES},
+            "python": sys.version.split()[0],
+            "device": str(problem.batching.device),
+            "dtype": config.compute.dtype,
+            "task_batch": config.compute.task_batch,
+            "cache": {name: asdict(use) for name, use in self.cache.uses.items()},
+            "solver": self._solver(adjoint, scale),
+            "coverage": {
+                "tasks": len(problem.train),
+                "instances": problem.train.n_instances,
+                "eval_tasks": len(evaluation),
+            },
+            "evaluation": {
+                "mean_loss": float(targets.outer_loss.mean()),
+                "mean_accuracy": float(targets.correct[query].mean()),
+            },
+            "warnings": [*self.weights.warnings, *self.cache.warnings, *adjoint.warnings],
+        }
+
+    def _solver(self, adjoint: Adjoint, scale: CurvatureScale | None) -> dict[str, Any]:
+        influence, solution = self.problem.config.influence, adjoint.solution
+        summary: dict[str, Any] = {
+            "method": influence.method,
+            "curvature": influence.curvature if solution else None,
+            "solver": solution.solver if solution else None,
+            "damping": adjoint.damping,
+            "delta": self.problem.config.training.weight_decay,
+            "tolerance": influence.tolerance,
+            "converged": solution.converged if solution else True,
+            "targets": [],
+            "residual_history": list(solution.history) if solution else [],
+            "curvature_scale": None,
+        }
+        if solution:
+            columns = (solution.status, solution.iterations, solution.residual)
+            summary["targets"] = [
+                {"eval_id": target, "status": str(status), "iterations": count, "residual": left}
+                for target, status, count, left in zip(self._target_ids(), *columns, strict=True)
+            ]
+        if scale:
+            ratio = scale.exact / scale.approximate if scale.approximate else None
+            summary["curvature_scale"] = {**asdict(scale), "ratio": ratio}
+        return summary
+
+
+def _check_learner(config: Config) -> None:
+    if config.learner.name == "fomaml":
+        raise ConfigError(
+            "learner.name",
+            "fomaml can be trained but not scored: it follows a field that is no gradient",
+            "maml",
+            "score the checkpoint as learner.name: maml",
+        )
+
+
+def _peak_memory_mb(device: torch.device) -> float:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    kibibytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return kibibytes / (2**20 if sys.platform == "darwin" else 2**10)

@@ -1,0 +1,174 @@
+"""Arrays that are dear to compute, kept in HDF5 under a hash of all that they depend on.
+
+A killed writer leaves an HDF5 file that opens and is partial, and a flipped bit reads silently
+where there is no checksum. So a file is written beside its place and moved there when whole, every
+dataset carries ``fletcher32``, a SHA-256 over names, types, shapes and values stands in the root,
+and ``complete`` is written last. A file that fails any of this is set aside and computed again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+from filelock import FileLock
+from platformdirs import user_cache_path
+
+from metaaudit.errors import RunError
+from metaaudit.runs.atomic import replacing
+
+FORMAT = 1
+CHUNK_BYTES = 1 << 20
+
+Arrays = dict[str, npt.NDArray[Any]]
+
+
+def cache_folder() -> Path:
+    """``METAAUDIT_CACHE_DIR``, or the platform's cache folder."""
+    chosen = os.environ.get("METAAUDIT_CACHE_DIR")
+    return Path(chosen) if chosen else user_cache_path("metaaudit")
+
+
+@dataclass(frozen=True)
+class CacheUse:
+    """What the cache did for one request.
+
+    Attributes:
+        key: SHA-256 of all that the arrays depend on.
+        status: ``hit`` or ``computed``.
+        seconds: Time it took.
+    """
+
+    key: str
+    status: Literal["hit", "computed"]
+    seconds: float
+
+
+@dataclass
+class FactorCache:
+    """A folder of HDF5 files, one a key.
+
+    Attributes:
+        folder: Where the files are.
+        uses: What each request came to, by its label.
+        warnings: One line for each damaged file that was set aside.
+    """
+
+    folder: Path
+    uses: dict[str, CacheUse] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+    def get(
+        self,
+        name: str,
+        depends_on: Mapping[str, Any],
+        compute: Callable[[], Arrays],
+        *,
+        label: str,
+    ) -> Arrays:
+        """Returns the arrays of a key, computed where the cache lacks them.
+
+        Args:
+            name: What they are; part of the file's name and of the key.
+            depends_on: Everything the arrays are a function of, as JSON values.
+            compute: Computes them.
+            label: What the request is called in ``uses``.
+
+        Raises:
+            RunError: The folder cannot be written to.
+        """
+        started = time.perf_counter()
+        path, key = self._path(name, depends_on)
+        with self._lock(path):
+            arrays = self._read(path, key)
+            found = arrays is not None
+            if arrays is None:
+                arrays = compute()
+                self._write(path, key, arrays)
+        status: Literal["hit", "computed"] = "hit" if found else "computed"
+        self.uses[label] = CacheUse(key, status, time.perf_counter() - started)
+        return arrays
+
+    def holds(self, name: str, depends_on: Mapping[str, Any]) -> bool:
+        """Whether a file for this key is there; its content is not checked."""
+        return self._path(name, depends_on)[0].is_file()
+
+    def _path(self, name: str, depends_on: Mapping[str, Any]) -> tuple[Path, str]:
+        text = json.dumps([FORMAT, name, depends_on], sort_keys=True, allow_nan=False)
+        key = hashlib.sha256(text.encode()).hexdigest()
+        return self.folder / f"{name}-{key[:32]}.h5", key
+
+    def _lock(self, path: Path) -> FileLock:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(path.with_suffix(".lock"))
+            lock.acquire()
+            lock.release()
+        except OSError as error:
+            raise RunError(
+                path.parent,
+                f"the factor cache cannot be written ({error.strerror})",
+                "a folder you may write to",
+                "set METAAUDIT_CACHE_DIR",
+            ) from None
+        return lock
+
+    def _read(self, path: Path, key: str) -> Arrays | None:
+        if not path.is_file():
+            return None
+        try:
+            return _load(path, key)
+        # A damaged HDF5 file can raise almost anything, depending on the byte that was hit.
+        except (OSError, KeyError, ValueError, TypeError, RuntimeError, OverflowError) as error:
+            aside = path.with_suffix(".damaged")
+            path.replace(aside)
+            self.warnings.append(
+                f"cache file {path.name} was damaged ({error}); moved to {aside.name}, rebuilt"
+            )
+            return None
+
+    def _write(self, path: Path, key: str, arrays: Arrays) -> None:
+        with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+            for name, values in arrays.items():
+                file.create_dataset(name, data=values, chunks=chunk_shape(values), fletcher32=True)
+            file.attrs["key"] = key
+            file.attrs["sha256"] = _digest(arrays)
+            file.attrs["complete"] = True
+
+
+def chunk_shape(values: npt.NDArray[Any]) -> tuple[int, ...]:
+    """Whole rows, about a mebibyte a chunk."""
+    row_bytes = max(1, values[:1].nbytes)
+    rows = max(1, min(len(values), CHUNK_BYTES // row_bytes))
+    return (rows, *values.shape[1:])
+
+
+def _load(path: Path, key: str) -> Arrays:
+    with h5py.File(path, "r") as file:
+        if not file.attrs["complete"] or file.attrs["key"] != key:
+            raise ValueError("incomplete, or written for another key")
+        for name in file:
+            if not isinstance(file.get(name, getlink=True), h5py.HardLink):
+                raise ValueError(f"{name} is a link")
+        arrays = {name: np.asarray(file[name][()]) for name in file}
+        if file.attrs["sha256"] != _digest(arrays):
+            raise ValueError("checksum differs")
+    return arrays
+
+
+def _digest(arrays: Arrays) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        values = np.ascontiguousarray(arrays[name])
+        digest.update(repr((name, values.dtype.str, values.shape)).encode())
+        digest.update(values.data)
+    return digest.hexdigest()

@@ -1,0 +1,33 @@
+"""What a cached array depends on, besides its own settings."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+
+from torch import Tensor
+
+COMPUTING = ("bilevel", "labelnoise", "learners", "linalg", "models")
+
+
+@cache
+def code_hash() -> str:
+    """SHA-256 of the source of every package that computes numbers."""
+    digest = hashlib.sha256()
+    root = Path(__file__).parents[1]
+    for package in COMPUTING:
+        for path in sorted((root / package).glob("*.py")):
+            digest.update(f"{package}/{path.name}\0".encode())
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def weights_hash(params: Mapping[str, Tensor]) -> str:
+    """SHA-256 of the names, types, shapes and values of parameters."""
+    digest = hashlib.sha256()
+    for name, p in params.items():
+        digest.update(repr((name, str(p.dtype), tuple(p.shape))).encode())
+        digest.update(p.detach().cpu().numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,1 @@
+"""What a configuration names: models, checkpoints and task sets, one file a format."""

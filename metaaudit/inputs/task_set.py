@@ -1,0 +1,136 @@
+"""Tasks as rows into one pool of images, so that an image is held once however often it is used."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+SetName = Literal["support", "query"]
+SETS: tuple[SetName, SetName] = ("support", "query")
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class ImagePool:
+    """All inputs that a task set refers to, each held once.
+
+    Attributes:
+        pixels: ``[n_images, ...]``, channels first for images; uint8 or floating point.
+        ids: One stable name an image, of length ``n_images``.
+        scale: uint8 pixels are divided by this; floating-point pixels are left alone.
+        invert: Whether uint8 pixels are flipped (255 - pixel) first.
+    """
+
+    pixels: npt.NDArray[np.generic]
+    ids: tuple[str, ...]
+    scale: float = 255.0
+    invert: bool = False
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one input, without the batch dimension."""
+        return tuple(self.pixels.shape[1:])
+
+    def values(self, rows: Ints) -> Floats:
+        """Returns the model's inputs ``[*rows.shape, *input_shape]`` as float32."""
+        picked = self.pixels[rows]
+        if picked.dtype == np.uint8:
+            picked = 255 - picked if self.invert else picked
+            return picked.astype(np.float32) / np.float32(self.scale)
+        return picked.astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Task:
+    """One few-shot task.
+
+    Attributes:
+        task_id: Stable name.
+        support: ``[n]`` rows into the image pool.
+        support_y: ``[n]`` labels in ``0..ways-1``.
+        query: ``[m]`` rows into the image pool.
+        query_y: ``[m]`` labels in ``0..ways-1``.
+        class_names: The dataset's name of each label, where known; else empty.
+    """
+
+    task_id: str
+    support: Ints
+    support_y: Ints
+    query: Ints
+    query_y: Ints
+    class_names: tuple[str, ...] = ()
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Number of support and of query instances."""
+        return len(self.support), len(self.query)
+
+    def rows(self, name: SetName) -> Ints:
+        """Rows into the image pool of one of the two sets."""
+        return self.support if name == "support" else self.query
+
+    def labels(self, name: SetName) -> Ints:
+        """Labels of one of the two sets."""
+        return self.support_y if name == "support" else self.query_y
+
+
+@dataclass(frozen=True)
+class TaskSet:
+    """A fixed list of tasks over one pool of images. Tasks may differ in size."""
+
+    pool: ImagePool
+    tasks: tuple[Task, ...]
+
+    def __len__(self) -> int:
+        return len(self.tasks)
+
+    @property
+    def task_ids(self) -> list[str]:
+        """Ids in the order of the tasks."""
+        return [task.task_id for task in self.tasks]
+
+    @property
+    def n_instances(self) -> int:
+        """Number of occurrences of an image in a support or query set."""
+        return sum(sum(task.shape) for task in self.tasks)
+
+    @property
+    def ways(self) -> int:
+        """The largest number of classes in any task."""
+        return 1 + max(int(max(task.support_y.max(), task.query_y.max())) for task in self.tasks)
+
+    def select(self, rows: Sequence[int]) -> TaskSet:
+        """The task set of the given rows, in their order, over the same pool."""
+        return TaskSet(self.pool, tuple(self.tasks[row] for row in rows))
+
+    def instances(self) -> Iterator[tuple[int, SetName, int]]:
+        """Every occurrence as ``(task row, set, index)``: support before query, in order."""
+        for row, task in enumerate(self.tasks):
+            for name in SETS:
+                for index in range(len(task.rows(name))):
+                    yield row, name, index
+
+    @cached_property
+    def content_hash(self) -> str:
+        """SHA-256 of everything a score depends on: inputs as the model sees them, labels, ids."""
+        digest = hashlib.sha256()
+        pool = self.pool
+        digest.update(
+            repr((pool.pixels.dtype.str, pool.input_shape, pool.scale, pool.invert)).encode()
+        )
+        for task in self.tasks:
+            digest.update(repr((task.task_id, task.shape, task.class_names)).encode())
+            for name in SETS:
+                rows = task.rows(name)
+                digest.update(np.ascontiguousarray(pool.pixels[rows]).tobytes())
+                digest.update(np.ascontiguousarray(task.labels(name)).tobytes())
+                digest.update("\0".join(pool.ids[row] for row in rows).encode())
+        return digest.hexdigest()

@@ -1,0 +1,55 @@
+"""Direct solves: with the whole matrix, and with a low-rank one in its dual."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from metaaudit.linalg.solution import MatVec, Solution, Status, relative_residual
+
+
+def materialise(matvec: MatVec, size: int, *, like: Tensor, block: int = 64) -> Tensor:
+    """The matrix ``[size, size]`` of an operator, float64, by products with unit vectors."""
+    eye = torch.eye(size, dtype=torch.float64, device=like.device)
+    columns = [matvec(eye[start : start + block]).double() for start in range(0, size, block)]
+    return torch.cat(columns)
+
+
+def solve_dense(matvec: MatVec, rhs: Tensor) -> Solution:
+    """Solves ``A x = b`` with the materialised matrix, symmetrised; for small problems and tests.
+
+    Args:
+        matvec: Applies ``A`` to the rows of ``[n_rhs, size]``.
+        rhs: ``[n_rhs, size]``.
+    """
+    rhs = rhs.double()
+    matrix = materialise(matvec, rhs.shape[1], like=rhs)
+    matrix = (matrix + matrix.T) / 2
+    value = torch.linalg.solve(matrix, rhs.T).T
+    return _direct(value, rhs - value @ matrix, rhs, solver="dense")
+
+
+def solve_low_rank(factor: Tensor, shift: float, rhs: Tensor) -> Solution:
+    """Solves ``(V^T V + shift I) x = b`` through the ``[n, n]`` matrix ``V V^T`` (Woodbury).
+
+    ``x = (b - V^T (V V^T + shift I)^-1 V b) / shift``: the cost is that of ``n``, not of ``size``.
+
+    Args:
+        factor: ``V [n, size]``.
+        shift: Positive.
+        rhs: ``[n_rhs, size]``.
+    """
+    rhs, factor = rhs.double(), factor.double()
+    gram = factor @ factor.T
+    gram.diagonal().add_(shift)
+    inner = torch.cholesky_solve(factor @ rhs.T, torch.linalg.cholesky(gram))
+    value = (rhs - (factor.T @ inner).T) / shift
+    residual = rhs - (value @ factor.T) @ factor - shift * value
+    return _direct(value, residual, rhs, solver="dual")
+
+
+def _direct(value: Tensor, residual: Tensor, rhs: Tensor, *, solver: str) -> Solution:
+    left = relative_residual(residual, rhs)
+    # A direct solve that leaves more than this was too ill-conditioned for float64.
+    status = tuple(Status.CONVERGED if one <= 1e-6 else Status.DIVERGED for one in left)
+    return Solution(value, status, tuple(left.tolist()), (0,) * len(rhs), (), solver)

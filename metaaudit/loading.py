@@ -1,0 +1,131 @@
+"""From a configuration to everything that training and scoring start from."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+import torch
+
+from metaaudit.bilevel import Batching, Objective
+from metaaudit.config import Config
+from metaaudit.errors import ConfigError, TaskSetError
+from metaaudit.inputs.checkpoints import fit_weights, read_checkpoint
+from metaaudit.inputs.task_set import TaskSet
+from metaaudit.inputs.tasks import load_tasks
+from metaaudit.learners import build_learner
+from metaaudit.models import Model, Params, build_model
+
+
+@dataclass(frozen=True)
+class Problem:
+    """The objects that a configuration names.
+
+    Attributes:
+        config: The configuration.
+        train: Training tasks.
+        evaluation: Evaluation tasks.
+        model: The network, with weights drawn from ``training.seed``.
+        objective: The bilevel objective of network and learner.
+        batching: How tasks become tensors.
+    """
+
+    config: Config
+    train: TaskSet
+    evaluation: TaskSet
+    model: Model
+    objective: Objective
+    batching: Batching
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Meta-parameters as read from a checkpoint.
+
+    Attributes:
+        params: The weights, on the device and in the precision of the problem.
+        sha256: Of the file.
+        warnings: One line for each way in which the checkpoint disagrees with the configuration.
+    """
+
+    params: Params
+    sha256: str
+    warnings: tuple[str, ...]
+
+
+def prepare(config: Config) -> Problem:
+    """Loads the tasks and builds model and learner.
+
+    Raises:
+        InputError: Tasks or model cannot be used, or do not fit together.
+        ConfigError: The device is not there.
+    """
+    torch.set_num_threads(config.compute.threads)
+    device = _device(config.compute.device)
+    dtype = {"float32": torch.float32, "float64": torch.float64}[config.compute.dtype]
+    train, evaluation = load_tasks(config.tasks)
+    if train.pool.input_shape != evaluation.pool.input_shape:
+        raise TaskSetError(
+            "tasks",
+            f"training inputs have shape {list(train.pool.input_shape)}, evaluation inputs "
+            f"{list(evaluation.pool.input_shape)}",
+            "one shape",
+        )
+    model = build_model(
+        config.model,
+        input_shape=train.pool.input_shape,
+        ways=max(train.ways, evaluation.ways),
+        seed=config.training.seed,
+    ).to(device, dtype)
+    objective = Objective(model, build_learner(config.learner))
+    batching = Batching(config.compute.task_batch, device, dtype)
+    return Problem(config, train, evaluation, model, objective, batching)
+
+
+def load_weights(problem: Problem) -> Weights:
+    """Reads the configured checkpoint into the model's parameters.
+
+    Raises:
+        CheckpointError: It cannot be read, or its tensors do not fit the model.
+    """
+    config = problem.config
+    checkpoint = read_checkpoint(config.checkpoint)
+    template = problem.model.initial()
+    params = fit_weights(checkpoint.weights, template, config.checkpoint)
+    params = {name: p.to(template[name]) for name, p in params.items()}
+    return Weights(params, checkpoint.sha256, tuple(_disagreements(checkpoint.metadata, config)))
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(
+            "compute.device", "is cuda but torch sees none", "cpu or auto", "use --device auto"
+        )
+    return torch.device(name)
+
+
+def _disagreements(metadata: dict[str, str], config: Config) -> list[str]:
+    """Where the recipe in a checkpoint of ``metaaudit train`` differs from the configuration."""
+    try:
+        recipe = json.loads(metadata["recipe"])
+        epoch, epochs = int(metadata["epoch"]), int(recipe["training"]["epochs"])
+        inner = recipe["learner"]
+        decay = recipe["training"]["weight_decay"]
+    except (KeyError, ValueError, TypeError):
+        return []  # from elsewhere: there is nothing to compare with
+    found = []
+    if epoch < epochs:
+        found.append(f"the checkpoint was interrupted after epoch {epoch} of {epochs}")
+    for key, value in config.learner.model_dump(mode="json").items():
+        if inner.get(key) != value:
+            found.append(
+                f"learner.{key} is {value} but the checkpoint was trained with {inner[key]}"
+            )
+    if decay != config.training.weight_decay:
+        found.append(
+            f"training.weight_decay is {config.training.weight_decay} but the checkpoint was "
+            f"trained with {decay}"
+        )
+    return found

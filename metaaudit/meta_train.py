@@ -1,0 +1,75 @@
+"""``metaaudit train``: the reference meta-trainer from a configuration to a checkpoint."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from metaaudit.bilevel import Advance, total_gradients
+from metaaudit.config import Config
+from metaaudit.console import Messages
+from metaaudit.errors import CheckpointError
+from metaaudit.loading import Problem, prepare
+from metaaudit.models import Params
+from metaaudit.training import MetaTrainer, TrainingFiles, TrainingState
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What training came to.
+
+    Attributes:
+        files: Where it is.
+        epochs: Number of epochs.
+        accuracy: Query accuracy on the evaluation tasks, after adaptation.
+        loss: Query loss there.
+    """
+
+    files: TrainingFiles
+    epochs: int
+    accuracy: float
+    loss: float
+
+
+def run(config: Config, messages: Messages, *, resume: bool, overwrite: bool) -> Trained:
+    """Meta-trains and saves a checkpoint after every epoch.
+
+    Args:
+        config: The configuration.
+        messages: Told of progress.
+        resume: Go on from the saved state.
+        overwrite: Replace an existing checkpoint.
+
+    Raises:
+        MetaauditError: Something cannot be used, or the loss is not finite.
+        KeyboardInterrupt: The checkpoint then is that of the last whole epoch.
+    """
+    with messages.stage("load"):
+        problem = prepare(config)
+        files = TrainingFiles.of(config, problem.train)
+    initial = problem.model.initial()
+    state = files.load(initial) if resume else TrainingState.initial(initial)
+    if not (resume or overwrite) and files.checkpoint.exists():
+        raise CheckpointError(
+            files.checkpoint, "exists already", "a new file", "use --resume or --overwrite"
+        )
+    trainer = MetaTrainer(problem.objective, problem.train, problem.batching, config.training)
+    left = (config.training.epochs - state.epoch) * len(problem.train)
+    with messages.stage("train", left) as advance:
+
+        def tell(tasks: int, loss: float, accuracy: float) -> None:
+            advance(tasks, f"loss {loss:.3f} accuracy {accuracy:.3f}")
+
+        state = trainer.run(state, files.save, tell)
+    with messages.stage("evaluate", len(problem.evaluation)) as advance:
+        accuracy, loss = _evaluate(problem, state.params, advance)
+    return Trained(files, state.epoch, accuracy, loss)
+
+
+def _evaluate(problem: Problem, params: Params, advance: Advance) -> tuple[float, float]:
+    found = total_gradients(
+        problem.objective, params, problem.evaluation, problem.batching, advance
+    )
+    query = np.array([name == "query" for _, name, _ in problem.evaluation.instances()])
+    return float(found.correct[query].mean()), float(found.outer_loss.mean())

@@ -1,0 +1,69 @@
+"""Conv-4, the common few-shot network (Vinyals et al., 2016; Finn et al., 2017)."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from torch import Tensor, nn
+
+from metaaudit.config.schema import Conv4Config
+from metaaudit.errors import ModelError
+
+BLOCKS = 4
+GROUPS = 8
+
+
+class SpatialMean(nn.Module):
+    """Mean over positions: ``[batch, channels, height, width] -> [batch, channels]``."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Averages the last two dimensions."""
+        return inputs.mean((-2, -1))
+
+
+def conv4(config: Conv4Config, input_shape: tuple[int, ...]) -> nn.Module:
+    """Builds the network for images of ``input_shape`` (channels, height, width).
+
+    Raises:
+        ModelError: The images have other channels, or are too small for four poolings.
+    """
+    if len(input_shape) != 3 or input_shape[0] != config.in_channels:
+        raise ModelError(
+            "model.in_channels",
+            f"is {config.in_channels} but the tasks' inputs have shape {list(input_shape)}",
+            "images [channels, height, width]",
+        )
+    pooled = config.downsample == "max_pool"
+    height, width = (side // 2**BLOCKS for side in input_shape[1:])
+    if pooled and not height * width:
+        raise ModelError(
+            "model.downsample",
+            f"four 2x2 poolings leave nothing of {input_shape[1]}x{input_shape[2]} images",
+            f"sides of at least {2**BLOCKS}",
+            "use downsample: stride",
+        )
+    blocks = [
+        _block(config.in_channels if i == 0 else config.hidden, config) for i in range(BLOCKS)
+    ]
+    return nn.Sequential(
+        OrderedDict(
+            blocks=nn.Sequential(*blocks),
+            features=nn.Flatten() if pooled else SpatialMean(),
+            head=nn.Linear(config.hidden * (height * width if pooled else 1), config.ways),
+        )
+    )
+
+
+def _block(channels: int, config: Conv4Config) -> nn.Module:
+    pooled = config.downsample == "max_pool"
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    layers["conv"] = nn.Conv2d(channels, config.hidden, 3, padding=1, stride=1 if pooled else 2)
+    if config.norm == "batch":
+        layers["norm"] = nn.BatchNorm2d(config.hidden, track_running_stats=False)
+    elif config.norm == "group":
+        groups = GROUPS if config.hidden % GROUPS == 0 else 1
+        layers["norm"] = nn.GroupNorm(groups, config.hidden)
+    layers["relu"] = nn.ReLU()
+    if pooled:
+        layers["pool"] = nn.MaxPool2d(2)
+    return nn.Sequential(layers)

@@ -1,0 +1,42 @@
+"""A module used as a pure function of its parameters."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from metaaudit.models.normalisation import with_batch_statistics
+
+Params = dict[str, Tensor]
+"""Parameters by name."""
+
+
+class Model:
+    """A network whose parameters are an argument.
+
+    Batch normalisation uses the statistics of the batch at hand and dropout is off, so that outputs
+    are a function of parameters and inputs and nothing else.
+
+    Args:
+        module: The module; its own parameters are only the initial ones.
+        source: SHA-256 of the source code that defines it, as part of cache keys.
+    """
+
+    def __init__(self, module: nn.Module, source: str) -> None:
+        self.module = with_batch_statistics(module).eval()
+        self.source = source
+
+    def __call__(self, params: Params, inputs: Tensor) -> Tensor:
+        """Outputs ``[batch, ways]`` at ``params`` for ``inputs [batch, ...]``."""
+        outputs: Tensor = functional_call(self.module, params, (inputs,))
+        return outputs
+
+    def initial(self) -> Params:
+        """A detached copy of the module's own parameters, each held once."""
+        return {name: p.detach().clone() for name, p in self.module.named_parameters()}
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> Model:
+        """Moves the module, buffers included, and returns it."""
+        self.module.to(device=device, dtype=dtype)
+        return self

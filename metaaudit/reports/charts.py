@@ -1,0 +1,121 @@
+"""Charts as inline SVG: no fonts, no network, the page's colours, the same bytes every time."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Sequence
+from html import escape
+
+import numpy as np
+from matplotlib import style
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, NullFormatter
+
+# matplotlib wants colours, the page wants CSS that follows light and dark mode: draw with
+# stand-ins and replace them in the SVG.
+_TEXT, _LINE, _ACCENT, _DANGER = "#010101", "#020202", "#030303", "#040404"
+_CSS = {
+    _TEXT: "var(--muted)",
+    _LINE: "var(--line)",
+    _ACCENT: "var(--accent)",
+    _DANGER: "var(--danger)",
+}
+_STYLE = {
+    "svg.fonttype": "none",
+    "text.color": _TEXT,
+    "axes.labelcolor": _TEXT,
+    "axes.edgecolor": _LINE,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.spines.left": False,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.axisbelow": True,
+    "axes.labelsize": 9,
+    "grid.color": _LINE,
+    "grid.linewidth": 0.6,
+    "xtick.color": _LINE,
+    "ytick.color": _LINE,
+    "xtick.labelcolor": _TEXT,
+    "ytick.labelcolor": _TEXT,
+    "xtick.labelsize": 9,
+    "ytick.labelsize": 9,
+    "ytick.major.size": 0,
+    "ytick.minor.size": 0,
+}
+_SIZE = (3.9, 2.4)
+
+
+def histogram(
+    name: str, values: Sequence[float], flagged: Sequence[bool], label: str, counted: str
+) -> str:
+    """A histogram on a logarithmic count, the findings in front in their own colour.
+
+    Args:
+        name: Unique on the page; keeps the SVG's ids apart.
+        values: The scores.
+        flagged: Which of them are findings.
+        label: Name of the score.
+        counted: Name of what is counted.
+    """
+    numbers = np.asarray(values, dtype=np.float64)
+    marked = np.asarray(flagged, dtype=bool)
+    finite = np.isfinite(numbers)
+    bins = np.histogram_bin_edges(numbers[finite], bins=40).tolist()
+
+    def draw(axes: Axes) -> None:
+        axes.hist(numbers[finite], bins=bins, color=_ACCENT, rwidth=0.88)
+        tallest = axes.get_ylim()[1]
+        axes.hist(numbers[finite & marked], bins=bins, color=_DANGER, rwidth=0.88)
+        # A few findings among thousands must stay visible.
+        axes.set_yscale("symlog", linthresh=1)
+        ticks = [0, *(10**power for power in range(len(str(int(tallest)))))]
+        axes.set_yticks(ticks, [f"{tick:,}" for tick in ticks])
+        axes.set_ylim(0, tallest * 1.2)
+        axes.set_xlabel(label)
+        axes.set_ylabel(counted)
+
+    return _svg(name, f"Histogram of {label}", draw)
+
+
+def convergence(name: str, residuals: Sequence[float], tolerance: float | None) -> str:
+    """The solver's relative residual per iteration, with the tolerance as a dashed line."""
+
+    def draw(axes: Axes) -> None:
+        axes.plot(range(1, len(residuals) + 1), residuals, color=_ACCENT, marker=".", linewidth=1.6)
+        if tolerance:
+            axes.axhline(tolerance, color=_DANGER, linestyle="--", linewidth=1.2)
+        axes.set_yscale("log")
+        axes.yaxis.set_minor_formatter(NullFormatter())
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0e}")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xlabel("iteration")
+        axes.set_ylabel("relative residual")
+
+    return _svg(name, "Residual of the solver per iteration", draw)
+
+
+def _svg(name: str, title: str, draw: Callable[[Axes], None]) -> str:
+    out = io.StringIO()
+    # "default" first: a reader's own matplotlibrc must not change the report.
+    with style.context(["default", {**_STYLE, "svg.hashsalt": name}]):
+        figure = Figure(figsize=_SIZE, layout="constrained")
+        draw(figure.subplots())
+        figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
+    return _inline(out.getvalue(), title)
+
+
+def _inline(document: str, title: str) -> str:
+    """Turns matplotlib's SVG document into an element of the page."""
+    svg = document[document.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r' xmlns(:xlink)?="[^"]*"', "", svg).replace("xlink:href", "href")
+    svg = re.sub(r"<style.*?</style>", "", svg, flags=re.DOTALL)  # would style the whole page
+    svg = re.sub(r' id="(?![mp][0-9a-f]{10}")[^"]*"', "", svg)  # the same in every chart, unused
+    svg = re.sub(r"font-family: [^;]*; ", "", svg)
+    svg = re.sub(r'width="[^"]*pt"|height="[^"]*pt"', "", svg, count=2)
+    for stand_in, colour in _CSS.items():
+        svg = svg.replace(stand_in, colour)
+    return svg.replace("<svg", f'<svg role="img" aria-label="{escape(title)}"', 1)

@@ -1,0 +1,52 @@
+"""Numbers and foreign text, as people read them."""
+
+from __future__ import annotations
+
+import math
+
+
+def printable(text: str) -> str:
+    r"""Spells out control characters, so that an id can neither break a line nor steer a terminal.
+
+    >>> printable("a\x1b[31m\nb")
+    'a\\x1b[31m\\nb'
+    """
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
+    )
+
+
+def number(value: float) -> str:
+    """Three significant digits.
+
+    >>> number(0.123456), number(float("nan"))
+    ('0.123', 'n/a')
+    """
+    return f"{value:#.3g}".rstrip(".") if math.isfinite(value) else "n/a"
+
+
+def signed(value: float) -> str:
+    """Three significant digits with a sign.
+
+    >>> signed(12.345)
+    '+12.3'
+    """
+    return f"{value:+#.3g}".rstrip(".") if math.isfinite(value) else "n/a"
+
+
+def percent(value: float) -> str:
+    """A share in per cent.
+
+    >>> percent(0.125)
+    '12%'
+    """
+    return f"{value:.0%}" if math.isfinite(value) else "n/a"
+
+
+def score(value: float) -> str:
+    """A score in [0, 1], two digits.
+
+    >>> score(0.987)
+    '0.99'
+    """
+    return f"{value:.2f}" if math.isfinite(value) else "n/a"

@@ -1,0 +1,1 @@
+"""What a run leaves: its files, how they are written and read back."""

@@ -1,0 +1,123 @@
+"""A finished run, read back from its folder without torch."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from metaaudit.errors import RunError
+from metaaudit.inputs.task_set import SETS
+from metaaudit.runs.tables import InstanceRow, TaskRow, read_csv
+
+SCHEMA_VERSION = 1
+SIGN = (
+    "Positive influence = harmful: to first order, including the item raises the evaluation loss "
+    "by that much, and removing it lowers it."
+)
+
+ThumbnailKey = tuple[str, str, int]
+"""``(task_id, set, index)`` of one occurrence."""
+
+
+@dataclass(frozen=True)
+class SavedRun:
+    """The files of a run folder.
+
+    Attributes:
+        path: The folder.
+        tasks: ``tasks.csv``, most harmful first.
+        instances: ``instances.csv``, most suspicious first.
+        findings: ``findings.json``.
+        manifest: ``manifest.json``.
+    """
+
+    path: Path
+    tasks: list[TaskRow]
+    instances: list[InstanceRow]
+    findings: dict[str, Any]
+    manifest: dict[str, Any]
+
+    @classmethod
+    def open(cls, path: Path) -> SavedRun:
+        """Reads a run folder.
+
+        Raises:
+            RunError: It is not a finished run, or one of its files is damaged.
+        """
+        if not (path / "manifest.json").is_file():
+            raise RunError(
+                path, "is no finished run", "a folder that `metaaudit score` wrote", "score first"
+            )
+        manifest = _read_json(path / "manifest.json")
+        if manifest.get("schema_version") != SCHEMA_VERSION:
+            raise RunError(
+                path / "manifest.json",
+                f"has schema version {manifest.get('schema_version')}",
+                f"{SCHEMA_VERSION}",
+                "score again with this version",
+            )
+        return cls(
+            path=path,
+            tasks=read_csv(TaskRow, path / "tasks.csv"),
+            instances=read_csv(InstanceRow, path / "instances.csv"),
+            findings=_read_json(path / "findings.json"),
+            manifest=manifest,
+        )
+
+    @cached_property
+    def task_influence(self) -> tuple[list[str], list[str], npt.NDArray[np.float64]]:
+        """``(task_ids, eval_ids, influence [n_tasks, n_eval])`` from ``scores.h5``.
+
+        Raises:
+            RunError: The file is missing or damaged.
+        """
+        try:
+            with h5py.File(self.path / "scores.h5", "r") as file:
+                return (
+                    [text.decode() for text in file["task_ids"][()]],
+                    [text.decode() for text in file["eval_ids"][()]],
+                    file["task_influence"][()],
+                )
+        except (OSError, KeyError) as error:
+            raise self._damaged(error) from None
+
+    @cached_property
+    def thumbnails(self) -> dict[ThumbnailKey, npt.NDArray[np.uint8]]:
+        """Images ``[height, width]`` or ``[height, width, 3]`` of what the reports show.
+
+        Raises:
+            RunError: The file is missing or damaged.
+        """
+        try:
+            with h5py.File(self.path / "scores.h5", "r") as file:
+                if "thumbnails" not in file:
+                    return {}
+                ids = [text.decode() for text in file["task_ids"][()]]
+                group = file["thumbnails"]
+                keys = zip(group["task"][()], group["set"][()], group["index"][()], strict=True)
+                names = [(ids[task], SETS[part], int(index)) for task, part, index in keys]
+                return dict(zip(names, group["pixels"][()], strict=True))
+        except (OSError, KeyError, IndexError) as error:
+            raise self._damaged(error) from None
+
+    def _damaged(self, error: Exception) -> RunError:
+        return RunError(
+            self.path / "scores.h5", f"is damaged ({error})", remedy="score again into a new folder"
+        )
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(path, f"cannot be read ({error})", "a finished run") from None
+    if not isinstance(value, dict):
+        raise RunError(path, "holds no JSON object", "a finished run")
+    return value

@@ -1,0 +1,115 @@
+"""The reference meta-trainer: minimises the same objective that the influences differentiate."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.func import grad
+
+from metaaudit.bilevel import Batching, Objective, TaskTensors, over_tasks
+from metaaudit.config.schema import TrainingConfig
+from metaaudit.errors import IncompleteError
+from metaaudit.inputs.task_set import TaskSet
+from metaaudit.models import Params
+from metaaudit.training.state import Epoch, TrainingState
+
+
+@dataclass(frozen=True)
+class MetaTrainer:
+    """Adam on ``F(lambda) = (1/N) sum_k L_k + (delta/2) ||lambda||^2`` over batches of tasks.
+
+    Attributes:
+        objective: The bilevel objective.
+        task_set: Training tasks.
+        batching: How many tasks are computed at once, and where.
+        config: The ``training`` section.
+    """
+
+    objective: Objective
+    task_set: TaskSet
+    batching: Batching
+    config: TrainingConfig
+
+    def run(
+        self,
+        state: TrainingState,
+        finished: Callable[[TrainingState], None],
+        advance: Callable[[int, float, float], None] = lambda *_: None,
+    ) -> TrainingState:
+        """Trains from ``state`` to the last epoch.
+
+        Args:
+            state: Where to start: epoch 0, or a saved state.
+            finished: Called with the state after every epoch, to save it.
+            advance: Told, after every batch, the number of its tasks, its loss and its accuracy.
+
+        Raises:
+            IncompleteError: The loss is not finite.
+        """
+        while state.epoch < self.config.epochs:
+            state = self._epoch(state, advance)
+            finished(state)
+        return state
+
+    def _epoch(
+        self, state: TrainingState, advance: Callable[[int, float, float], None]
+    ) -> TrainingState:
+        started = time.perf_counter()
+        # The order of an epoch depends on the seed and the epoch alone, so that a resumed run
+        # sees what an uninterrupted one would have seen.
+        rng = np.random.default_rng([self.config.seed, state.epoch])
+        order = rng.permutation(len(self.task_set)).tolist()
+        batches = [
+            order[i : i + self.config.batch] for i in range(0, len(order), self.config.batch)
+        ]
+        losses, hits = 0.0, 0.0
+        rate = self.config.lr
+        for position, rows in enumerate(batches):
+            rate = self._rate(state.epoch + position / len(batches))
+            gradient, loss, accuracy = self._mean_gradient(state.params, rows)
+            if not math.isfinite(loss):
+                raise IncompleteError(
+                    "train",
+                    f"the loss of epoch {state.epoch + 1} is {loss}",
+                    "finite losses",
+                    "lower training.lr or learner.inner_lr",
+                )
+            state = state.step(gradient, rate, self.config.weight_decay)
+            losses, hits = losses + loss * len(rows), hits + accuracy * len(rows)
+            advance(len(rows), loss, accuracy)
+        n, seconds = len(order), time.perf_counter() - started
+        return state.after(Epoch(state.epoch + 1, losses / n, hits / n, rate, seconds))
+
+    def _rate(self, progress: float) -> float:
+        if self.config.schedule == "constant":
+            return self.config.lr
+        return self.config.lr * 0.5 * (1 + math.cos(math.pi * progress / self.config.epochs))
+
+    def _mean_gradient(self, params: Params, rows: list[int]) -> tuple[Params, float, float]:
+        """Gradient of the mean loss over some tasks, that loss, and the query accuracy."""
+        total = {name: torch.zeros_like(p) for name, p in params.items()}
+        loss, accuracy = 0.0, 0.0
+        for batch in self.batching.batches(self.task_set.select(rows)):
+            gradient, (losses, hits) = grad(self._batch_loss, has_aux=True)(params, batch.data)
+            total = {name: total[name] + g for name, g in gradient.items()}
+            loss, accuracy = loss + float(losses.sum()), accuracy + float(hits.sum())
+        n = len(rows)
+        return {name: g / n for name, g in total.items()}, loss / n, accuracy / n
+
+    def _batch_loss(
+        self, params: Params, data: TaskTensors
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        def task(params: Params, w: Tensor, v: Tensor, one: TaskTensors) -> tuple[Tensor, Tensor]:
+            adapted = self.objective.adapt(params, w, one)
+            outputs = self.objective.forward(adapted, one.query_x)
+            hits = (outputs.argmax(-1) == one.query_y).to(v.dtype)
+            return (v * self.objective.loss(outputs, one.query_y)).mean(), hits.mean()
+
+        losses, hits = over_tasks(task, params, data)
+        return losses.sum(), (losses, hits)

@@ -1,0 +1,164 @@
+"""Reading configurations: what is accepted, and the one line that anything else gives."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from metaaudit.config import Config, load_config, template_text
+from metaaudit.config.schema import FactoryConfig, OmniglotConfig
+from metaaudit.config.strict_yaml import parse_yaml
+from metaaudit.errors import ConfigError
+
+MINIMAL = """\
+model: {name: mlp}
+learner: {inner_lr: 0.4, steps: 3}
+checkpoint: w.pt
+tasks: {format: episodes, train: a.npz, eval: b.npz}
+"""
+
+SCALARS = [
+    ("1e-3", 0.001),
+    ("1E5", 100000.0),
+    (".5", 0.5),
+    ("-2.", -2.0),
+    ("010", 10),
+    ("0x1f", 31),
+    ("true", True),
+    ("no", "no"),
+    ("on", "on"),
+    ("1:30", "1:30"),
+    ("1_000", "1_000"),
+    ("2020-01-01", "2020-01-01"),
+    ("~", None),
+    ("'5'", "5"),
+    ("<<", "<<"),
+]
+
+BAD_OVERRIDES = [
+    ("influence.dampng=1", ["influence.dampng: unknown key", "did you mean 'damping'?"]),
+    ("trainng.epochs=1", ["trainng: unknown key", "did you mean 'training'?"]),
+    ("influence.damping=x", ["got 'x'", "'auto' or a number"]),
+    ("influence.damping=-1", ["got -1", "'auto' or a number of at least 0"]),
+    ("influence.solver=cg", ["'cg' does not solve curvature 'task-fisher'"]),
+    ("influence.fdr=1", ["got 1", "a number below 1"]),
+    ("learner.name=mml", ["got 'mml'", "did you mean 'maml'?"]),
+    ("learner={inner_lrr: 1, steps: 1}", ["inner_lrr", "'inner_lr'?", "(and 1 more)"]),
+    ("learner.inner_lr=.inf", ["got inf", "a finite number"]),
+    ("training.epochs='5'", ["training.epochs: got '5'", "a whole number"]),
+    ("training.epochs=true", ["got true", "a whole number"]),
+    ("training.epochs=2.0", ["got 2.0", "a whole number"]),
+    ("training.lr=true", ["got true", "a number"]),
+    ("training=", ["got nothing", "a section of keys and values"]),
+    ("model={}", ["name: conv4|mlp or factory: module:callable"]),
+    ("model.name=conv5", ["model.name: got 'conv5'", "conv4|mlp or factory"]),
+    ("model=3", ["model: got 3", "a section"]),
+    ("model.hidden=[1, a]", ["model.hidden.1: got 'a'"]),
+    ("model={factory: nocolon}", ["model.factory: got 'nocolon'", "module:callable"]),
+    ("tasks.format=omni", ["tasks.format: got 'omni'", "episodes|omniglot"]),
+    ("tasks={format: episodes}", ["tasks.train: is missing", "(and 1 more)"]),
+    ("tasks.image.invert=yes", ["tasks.image.invert: got 'yes'", "true or false"]),
+    ("checkpoint=[a, b]", ["checkpoint: got ['a', 'b']", "text"]),
+    ("model.name.x=1", ["model.name is a value, not a section"]),
+    ("no-equals", ["--set section.key=value"]),
+    ("=3", ["--set section.key=value"]),
+    ("training.seed=[1", ["cannot be read as YAML"]),
+    ("training.seed=!!python/object/apply:os.getcwd []", ["not supported"]),
+    ('checkpoint="\\ud800"', ["'\\ud800' is no valid str"]),
+    ('checkpoint="a\\0b"', ["'a\\x00b' is no valid str"]),
+]
+
+BAD_FILES = [
+    (MINIMAL + "checkpoint: x\n", [":5: ", "'checkpoint' is there twice"]),
+    (MINIMAL + "training: {seed: 1, seed: 2}\n", [":5: ", "'seed' is there twice"]),
+    (MINIMAL + "mislabel:\n  folds: 5\n  fold: 5\n", [":7: mislabel.fold: unknown key"]),
+    (MINIMAL + "mislabel: &a {folds: 5}\n", [":5: ", "anchors and aliases"]),
+    (MINIMAL + "mislabel: *a\n", [":5: ", "anchors and aliases"]),
+    (MINIMAL + "1: 2\n", [":5: ", "a key is not text"]),
+    (MINIMAL + "---\na: 1\n", ["another document"]),
+    (MINIMAL + "a: " + "[" * 5000, ["nested too deeply"]),
+    (MINIMAL + "a: " + "1" * 5000 + "\n", [":5: ", "is no valid int"]),
+    (MINIMAL + "a: !!python/name:os.system\n", [":5: ", "not supported"]),
+    (MINIMAL.replace("checkpoint: w.pt", ""), ["checkpoint: is missing"]),
+    ("", ["is empty"]),
+    ("- a\n", ["holds no keys and values"]),
+    ("a: \x01\n", ["cannot be read as YAML"]),
+]
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "config.yaml"
+    path.write_text(text)
+    return path
+
+
+def check_message(error: ConfigError, parts: list[str]) -> None:
+    message = str(error)
+    assert "\n" not in message
+    for part in parts:
+        assert part in message
+
+
+@pytest.mark.parametrize(("text", "value"), SCALARS)
+def test_scalars_follow_yaml_1_2(text: str, value: object) -> None:
+    found = parse_yaml(f"key: {text}", "f").value["key"]
+    assert found == value
+    assert type(found) is type(value)
+
+
+@pytest.mark.parametrize(("override", "parts"), BAD_OVERRIDES)
+def test_bad_override_gives_one_line(tmp_path: Path, override: str, parts: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(write(tmp_path, MINIMAL), [override])
+    check_message(caught.value, parts)
+
+
+@pytest.mark.parametrize("override", ["influence.dampng=1", "model.name=conv5", "training.lr=a"])
+def test_override_is_named_as_the_origin(tmp_path: Path, override: str) -> None:
+    with pytest.raises(ConfigError, match=f"^--set {override}: "):
+        load_config(write(tmp_path, template_text()), [override])
+
+
+@pytest.mark.parametrize(("text", "parts"), BAD_FILES)
+def test_bad_file_gives_one_line(tmp_path: Path, text: str, parts: list[str]) -> None:
+    path = write(tmp_path, text)
+    with pytest.raises(ConfigError) as caught:
+        load_config(path)
+    check_message(caught.value, [str(path), *parts])
+
+
+def test_missing_folder_and_binary_files(tmp_path: Path) -> None:
+    binary = tmp_path / "b.yaml"
+    binary.write_bytes(b"a: \xff")
+    cases = {tmp_path / "no.yaml": "No such file", tmp_path: "directory", binary: "UTF-8"}
+    for path, part in cases.items():
+        with pytest.raises(ConfigError, match=part):
+            load_config(path)
+
+
+def test_numbers_with_exponents_and_overrides(tmp_path: Path) -> None:
+    path = write(tmp_path, MINIMAL + "training: {lr: 1e-3}\n")
+    config = load_config(path, ["training.weight_decay=1", "influence.tolerance=1E-5"])
+    assert config.training.lr == 0.001
+    assert config.training.weight_decay == 1.0
+    assert config.influence.tolerance == 1e-5
+
+
+def test_relative_paths_start_at_the_file(tmp_path: Path) -> None:
+    path = write(tmp_path, MINIMAL)
+    config = load_config(path, ["checkpoint=../up/./w.pt", "model={factory: 'a:b', path: src}"])
+    folder = tmp_path.resolve()
+    assert config.checkpoint == folder.parent / "up" / "w.pt"
+    assert isinstance(config.model, FactoryConfig)
+    assert config.model.path == folder / "src"
+    assert load_config(path, ["checkpoint=/abs/w.pt"]).checkpoint == Path("/abs/w.pt")
+    omniglot = "tasks={format: omniglot, root: d, train: {tasks: 1, classes: 5}, eval: {tasks: 1}}"
+    tasks = load_config(path, [omniglot]).tasks
+    assert isinstance(tasks, OmniglotConfig)
+    assert tasks.root == folder / "d"
+
+
+def test_config_round_trips_through_json(tmp_path: Path) -> None:
+    config = load_config(write(tmp_path, template_text()))
+    assert Config.model_validate_json(config.model_dump_json()) == config

@@ -1,0 +1,171 @@
+"""Checkpoints: what is read, what is refused, and that nothing in a file ever runs."""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from metaaudit.errors import CheckpointError
+from metaaudit.inputs.checkpoints import fit_weights, read_checkpoint, write_checkpoint
+
+WEIGHTS = {"b": torch.ones(3), "a": torch.arange(6.0).reshape(2, 3)}
+SIDE_EFFECT = "METAAUDIT_TEST_SIDE_EFFECT"
+
+
+class Evil:
+    """Creates a folder when it is unpickled."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (os.environ[SIDE_EFFECT],)
+
+
+def torch_bytes(content: Any, **options: Any) -> bytes:
+    stream = io.BytesIO()
+    torch.save(content, stream, **options)
+    return stream.getvalue()
+
+
+def safetensors_bytes(tmp_path: Path) -> bytes:
+    path = tmp_path / "whole.safetensors"
+    write_checkpoint(path, WEIGHTS, {})
+    return path.read_bytes()
+
+
+BAD_FILES: list[tuple[str, str, Callable[[Path], bytes], str]] = [
+    ("suffix", "w.ckpt", lambda _: b"x", "suffix"),
+    ("empty", "w.pt", lambda _: b"", "is empty"),
+    ("empty", "w.safetensors", lambda _: b"", "is empty"),
+    ("noise", "w.pt", lambda _: b"abc", "is damaged"),
+    ("truncated", "w.pt", lambda _: torch_bytes(WEIGHTS)[:-40], "is damaged"),
+    ("truncated", "w.safetensors", lambda p: safetensors_bytes(p)[:-4], "no whole safetensors"),
+    ("cut header", "w.safetensors", lambda p: safetensors_bytes(p)[:20], "no whole safetensors"),
+    ("huge header", "w.safetensors", lambda _: b"\xff" * 16, "no whole safetensors"),
+    ("code", "w.pt", lambda _: torch_bytes({"a": Evil()}), r"asks to run \w+\.mkdir"),
+    (
+        "code, old format",
+        "w.pth",
+        lambda _: torch_bytes({"a": Evil()}, _use_new_zipfile_serialization=False),
+        r"asks to run \w+\.mkdir",
+    ),
+    ("bare pickle with code", "w.bin", lambda _: pickle.dumps(Evil()), "w.bin: "),
+    ("module", "w.pt", lambda _: torch_bytes(torch.nn.Linear(1, 1)), "asks to run torch.nn"),
+    (
+        "nested",
+        "w.pt",
+        lambda _: torch_bytes({"state_dict": WEIGHTS, "epoch": 3}),
+        r"keys 'state_dict', 'epoch'.*torch.save\(checkpoint\['state_dict'\]",
+    ),
+    ("one tensor", "w.pt", lambda _: torch_bytes(torch.ones(2)), "holds a Tensor"),
+    ("nothing", "w.pt", lambda _: torch_bytes({}), "holds no tensors"),
+    ("sparse", "w.pt", lambda _: torch_bytes({"a": torch.eye(2).to_sparse()}), "no plain tensor"),
+    ("number as name", "w.pt", lambda _: torch_bytes({1: torch.ones(2)}), "no plain tensor"),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "part"),
+    [pytest.param(*case[1:], id=f"{case[0]}{Path(case[1]).suffix}") for case in BAD_FILES],
+)
+def test_bad_file_gives_one_line_and_runs_nothing(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    make: Callable[[Path], bytes],
+    part: str,
+) -> None:
+    effect = tmp_path / "ran"
+    monkeypatch.setenv(SIDE_EFFECT, str(effect))
+    path = tmp_path / name
+    path.write_bytes(make(tmp_path))
+    with pytest.raises(CheckpointError, match=part) as caught:
+        read_checkpoint(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert "weights_only" not in str(caught.value)
+    assert not effect.exists()
+
+
+def test_the_evil_object_would_run_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(SIDE_EFFECT, str(tmp_path / "ran"))
+    pickle.loads(pickle.dumps(Evil()))
+    assert (tmp_path / "ran").exists()
+
+
+def test_missing_file_and_folder(tmp_path: Path) -> None:
+    (tmp_path / "d.pt").mkdir()
+    for name, part in {"no.pt": "No such file", "d.pt": "directory"}.items():
+        with pytest.raises(CheckpointError, match=part):
+            read_checkpoint(tmp_path / name)
+
+
+def test_written_bytes_depend_on_content_alone(tmp_path: Path) -> None:
+    metadata = {name: name.upper() for name in "zyxwvut"}
+    first, second = tmp_path / "1.safetensors", tmp_path / "2.safetensors"
+    write_checkpoint(first, WEIGHTS, metadata)
+    write_checkpoint(second, dict(reversed(WEIGHTS.items())), dict(reversed(metadata.items())))
+    assert first.read_bytes() == second.read_bytes()
+    found = read_checkpoint(first)
+    assert found.metadata == metadata
+    assert found.sha256 == read_checkpoint(second).sha256
+    assert sorted(found.weights) == sorted(WEIGHTS)
+    for name, tensor in WEIGHTS.items():
+        assert torch.equal(found.weights[name], tensor)
+
+
+def test_shared_and_transposed_tensors_can_be_written(tmp_path: Path) -> None:
+    tensor = WEIGHTS["a"]
+    path = tmp_path / "w.safetensors"
+    write_checkpoint(path, {"x": tensor, "y": tensor.T}, {})
+    assert torch.equal(read_checkpoint(path).weights["y"], tensor.T)
+    with pytest.raises(CheckpointError, match="suffix"):
+        write_checkpoint(tmp_path / "w.pt", WEIGHTS, {})
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_state_dict_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "w.pt"
+    path.write_bytes(torch_bytes(torch.nn.Linear(2, 3).state_dict()))
+    assert list(read_checkpoint(path).weights) == ["weight", "bias"]
+
+
+def test_fit_orders_and_converts() -> None:
+    template = {"a": torch.zeros(2, 3, dtype=torch.float64), "b": torch.zeros(3)}
+    buffers = {"norm.running_mean": torch.ones(1), "norm.num_batches_tracked": torch.tensor(1)}
+    fitted = fit_weights({**WEIGHTS, **buffers}, template, "w.pt")
+    assert list(fitted) == ["a", "b"]
+    assert [tensor.dtype for tensor in fitted.values()] == [torch.float64, torch.float32]
+    assert torch.equal(fitted["a"], WEIGHTS["a"].double())
+
+
+NAN = torch.tensor([1.0, float("nan")])
+MISFITS = [
+    ({"a": torch.ones(2)}, {"a": torch.ones(3)}, r"wrong shape a \[2\] for \[3\]"),
+    ({}, {name: torch.ones(1) for name in "abcde"}, r"missing a \[1\], .*c \[1\] and 2 more"),
+    ({"a": torch.ones(1), "c": torch.ones(2)}, {"a": torch.ones(1)}, r"unexpected c \[2\]"),
+    ({"a": NAN}, {"a": torch.ones(2)}, "w.pt: a: 1 of 2 weights are NaN or infinite"),
+    (
+        {"a": torch.tensor([1e300], dtype=torch.float64)},
+        {"a": torch.ones(1)},
+        "NaN or infinite",
+    ),
+    ({"a": torch.ones(2, dtype=torch.int64)}, {"a": torch.ones(2)}, "a: has dtype torch.int64"),
+    ({"a": torch.ones(2, dtype=torch.complex64)}, {"a": torch.ones(2)}, "floating point"),
+]
+
+
+@pytest.mark.parametrize(("weights", "template", "part"), MISFITS)
+def test_misfit_gives_one_line(
+    weights: dict[str, torch.Tensor], template: dict[str, torch.Tensor], part: str
+) -> None:
+    with pytest.raises(CheckpointError, match=part) as caught:
+        fit_weights(weights, template, "w.pt")
+    assert "\n" not in str(caught.value)

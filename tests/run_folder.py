@@ -1,0 +1,205 @@
+"""A small, realistic run folder, written with the library's own writers."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from metaaudit.inputs.task_set import SETS
+from metaaudit.runs.atomic import write_json, write_text
+from metaaudit.runs.saved import SIGN, SavedRun
+from metaaudit.runs.tables import InstanceRow, TaskRow, csv_text
+
+WAYS, SHOTS, QUERIES, EVAL_TASKS = 2, 2, 2, 5
+
+
+def task_rows(n_tasks: int = 8, harmful: int = 2) -> list[TaskRow]:
+    """Tasks ``task-0`` to ``task-<n-1>`` by falling influence, the first ``harmful`` flagged."""
+    half = n_tasks // 2
+    return [
+        TaskRow(
+            rank=row + 1,
+            task_id=f"task-{row}",
+            influence=(half - row + (20 if row < harmful else 0)) / 1000,
+            influence_z=(half - row) / 2 + (10 if row < harmful else 0),
+            harmful=row < harmful,
+            label_noise=0.25 if row < harmful else 0.0,
+            outer_loss=1.5 - row / 10,
+            grad_norm=2.0 + row / 10,
+        )
+        for row in range(n_tasks)
+    ]
+
+
+def instance_rows(tasks: list[TaskRow], mislabeled: int = 2) -> list[InstanceRow]:
+    """All occurrences of the tasks; the first one of each of the first few tasks is flagged."""
+    sizes = {"support": WAYS * SHOTS, "query": WAYS * QUERIES}
+    rows = [
+        InstanceRow(
+            rank=0,
+            task_id=task.task_id,
+            set=name,
+            index=index,
+            instance_id=f"image-{number}-{name}-{index}",
+            label=index % WAYS,
+            suggested_label=(index + (number < mislabeled and index == 0)) % WAYS,
+            mislabel_score=0.99 - number / 100 if flagged else 0.1 + index / 100,
+            mislabeled=flagged,
+            influence=(index - 1.5 + number / 10) / 10_000,
+            loss=2.5 if flagged else 0.3,
+        )
+        for number, task in enumerate(tasks)
+        for name in SETS
+        for index in range(sizes[name])
+        for flagged in [number < mislabeled and name == "support" and index == 0]
+    ]
+    rows.sort(key=lambda row: -row.mislabel_score)
+    return [dataclasses.replace(row, rank=rank) for rank, row in enumerate(rows, start=1)]
+
+
+def write_run(
+    path: Path,
+    tasks: list[TaskRow] | None = None,
+    instances: list[InstanceRow] | None = None,
+    *,
+    warnings: tuple[str, ...] = (),
+    residual_history: tuple[float, ...] = (0.5, 0.05, 0.001),
+    thumbnails: dict[tuple[int, int, int], npt.NDArray[np.uint8]] | None = None,
+) -> SavedRun:
+    """Writes a run folder and reads it back.
+
+    Args:
+        path: The folder.
+        tasks: Rows of ``tasks.csv``; 8 tasks, 2 of them harmful, by default.
+        instances: Rows of ``instances.csv``; all of the tasks' by default.
+        warnings: What the manifest and the findings warn of.
+        residual_history: Of the solver; empty for a direct one.
+        thumbnails: By ``(task, 0 for support or 1 for query, index)``; every instance of the
+            first two tasks by default, and no group at all for an empty dictionary.
+    """
+    tasks = task_rows() if tasks is None else tasks
+    instances = instance_rows(tasks) if instances is None else instances
+    if thumbnails is None:
+        noise = np.random.default_rng(0).integers(0, 256, (2, 2, 4, 8, 8), dtype=np.uint8)
+        thumbnails = {key: noise[key] for key in np.ndindex(2, 2, 4)}
+    write_text(path / "tasks.csv", csv_text(TaskRow, tasks))
+    write_text(path / "instances.csv", csv_text(InstanceRow, instances))
+    write_json(path / "findings.json", _findings(tasks, instances, warnings))
+    write_json(
+        path / "manifest.json", _manifest(len(tasks), len(instances), warnings, residual_history)
+    )
+    _write_scores(path / "scores.h5", tasks, thumbnails)
+    return SavedRun.open(path)
+
+
+def _write_scores(
+    path: Path,
+    tasks: list[TaskRow],
+    thumbnails: dict[tuple[int, int, int], npt.NDArray[np.uint8]],
+) -> None:
+    spread = np.linspace(-0.01, 0.01, EVAL_TASKS)
+    with h5py.File(path, "w") as file:
+        file["task_ids"] = np.array([task.task_id.encode() for task in tasks])
+        file["eval_ids"] = np.array([f"eval-{row}".encode() for row in range(EVAL_TASKS)])
+        file["task_influence"] = np.array([task.influence + spread for task in tasks])
+        if thumbnails:
+            group = file.create_group("thumbnails")
+            group["pixels"] = np.stack(list(thumbnails.values()))
+            for column, name in enumerate(("task", "set", "index")):
+                group[name] = np.array([key[column] for key in thumbnails])
+
+
+def _findings(
+    tasks: list[TaskRow], instances: list[InstanceRow], warnings: tuple[str, ...]
+) -> dict[str, Any]:
+    harmful = [task for task in tasks if task.harmful]
+    mislabeled = [row for row in instances if row.mislabeled]
+    return {
+        "schema_version": 1,
+        "sign": SIGN,
+        "counts": {
+            "tasks": len(tasks),
+            "harmful_tasks": len(harmful),
+            "instances": len(instances),
+            "mislabeled_instances": len(mislabeled),
+        },
+        "harmful_tasks": [
+            _pick(task, "rank", "task_id", "influence", "influence_z", "label_noise")
+            for task in harmful
+        ],
+        "mislabeled_instances": [
+            _pick(
+                row,
+                "rank",
+                "task_id",
+                "set",
+                "index",
+                "instance_id",
+                "label",
+                "suggested_label",
+                "mislabel_score",
+            )
+            for row in mislabeled
+        ],
+        "warnings": list(warnings),
+    }
+
+
+def _pick(row: TaskRow | InstanceRow, *names: str) -> dict[str, Any]:
+    return {name: getattr(row, name) for name in names}
+
+
+def _manifest(
+    n_tasks: int, n_instances: int, warnings: tuple[str, ...], residual_history: tuple[float, ...]
+) -> dict[str, Any]:
+    data = {
+        "format": "omniglot",
+        "n_tasks": n_tasks,
+        "n_instances": n_instances,
+        "sha256": "d" * 64,
+    }
+    return {
+        "schema_version": 1,
+        "metaaudit_version": "0.1.0",
+        "config": {
+            "model": {"name": "conv4", "hidden": 32, "ways": WAYS},
+            "learner": {"name": "maml", "inner_lr": 0.4, "steps": 3},
+            "influence": {"method": "task-if", "curvature": "task-fisher", "damping": "auto"},
+        },
+        "seeds": {"train": 0, "eval": 1, "folds": 0},
+        "checkpoint": {"path": "runs/omniglot.safetensors", "sha256": "c" * 64},
+        "data": {"train": data, "eval": {**data, "n_tasks": EVAL_TASKS, "n_instances": 40}},
+        "packages": {"torch": "2.10.0", "numpy": "2.3.1", "h5py": "3.14.0"},
+        "device": "cpu",
+        "dtype": "float32",
+        "task_batch": 25,
+        "cache": {
+            "gradients": {"key": "a" * 64, "status": "hit", "seconds": 0.02},
+            "curvature": {"key": "b" * 64, "status": "computed", "seconds": 3.51},
+        },
+        "timings_s": {"load": 0.41, "gradients": 0.02, "curvature": 3.51, "influence": 2.2},
+        "peak_memory_mb": 812.5,
+        "solver": {
+            "method": "task-if",
+            "curvature": "task-fisher",
+            "solver": "cg" if residual_history else "dual",
+            "damping": 0.1,
+            "delta": 0.005,
+            "tolerance": 0.001,
+            "converged": not warnings,
+            "targets": [
+                {"eval_id": f"eval-{row}", "status": "converged", "iterations": 3, "residual": 1e-4}
+                for row in range(EVAL_TASKS)
+            ],
+            "residual_history": list(residual_history),
+            "curvature_scale": {"exact": 1.2, "approximate": 1.0, "ratio": 0.83, "n_tasks": 20},
+        },
+        "coverage": {"tasks": n_tasks, "eval_tasks": EVAL_TASKS, "instances": n_instances},
+        "evaluation": {"mean_loss": 0.31, "mean_accuracy": 0.9},
+        "warnings": list(warnings),
+    }
