@@ -38,7 +38,7 @@ class Layout:
         )
 
     def unflatten(self, vector: Tensor, like: Params) -> Params:
-        """Parameters typed as ``like`` with the leading dimensions of ``vector [*leading, size]``."""
+        """Parameters typed as ``like``, leading dimensions as in ``vector [*leading, size]``."""
         sizes = [math.prod(shape) for shape in self.shapes.values()]
         parts = torch.split(vector, sizes, dim=-1)
         return {

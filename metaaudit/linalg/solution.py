@@ -49,7 +49,7 @@ class Solution:
 
 
 def relative_residual(residual: Tensor, rhs: Tensor) -> Tensor:
-    """Norm of each row of ``residual [n_rhs, size]`` relative to that of ``rhs``, 0 where it is 0."""
+    """Norm of each row of ``residual [n_rhs, size]`` over that of ``rhs``; 0 where that is 0."""
     norm = rhs.norm(dim=1)
     relative: Tensor = residual.norm(dim=1) / norm.where(norm > 0, 1.0)
     return relative

@@ -17,14 +17,13 @@ from metaaudit.errors import ModelError
 
 
 def from_factory(config: FactoryConfig) -> tuple[nn.Module, str]:
-    """Calls the factory; returns the module and the SHA-256 of the source file that defines it.
+    """Calls the factory; returns the module and the SHA-256 of the source that defines it.
 
     This runs code of the user's choice, named in the user's configuration; data files never can.
 
     Raises:
         ModelError: It cannot be imported or called, or returns no module.
     """
-    where = f"model.factory {config.factory}"
     name, _, attribute = config.factory.partition(":")
     if config.path is not None and not config.path.is_dir():
         raise ModelError("model.path", f"{config.path} is no folder", "the folder of the module")
@@ -34,16 +33,28 @@ def from_factory(config: FactoryConfig) -> tuple[nn.Module, str]:
             module = factory(**config.args)
     except Exception as error:
         raise ModelError(
-            where,
+            f"model.factory {config.factory}",
             f"failed with {type(error).__name__}: {error}",
             "an importable callable that takes model.args",
             "" if config.path else "set model.path to the folder of the module",
         ) from error
     if not isinstance(module, nn.Module):
-        raise ModelError(where, f"returned a {type(module).__name__}", "a torch.nn.Module")
-    source = inspect.getsourcefile(type(module)) or inspect.getsourcefile(factory)
-    text = Path(source).read_bytes() if source else b""
-    return module, hashlib.sha256(text).hexdigest()
+        raise ModelError(
+            f"model.factory {config.factory}",
+            f"returned a {type(module).__name__}",
+            "a torch.nn.Module",
+        )
+    return module, _source_hash(config, type(module))
+
+
+def _source_hash(config: FactoryConfig, kind: type[nn.Module]) -> str:
+    """Of the factory's module, the class of what it returned and all modules in the folder."""
+    own = sys.modules[config.factory.partition(":")[0]].__file__
+    files = {Path(file) for file in (own, inspect.getsourcefile(kind)) if file}
+    if config.path is not None:
+        files.update(config.path.rglob("*.py"))
+    digests = sorted(hashlib.sha256(file.read_bytes()).hexdigest() for file in files)
+    return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 @contextmanager
