@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from metaaudit import __version__
 from metaaudit.bilevel import (
     Adjoint,
     CurvatureScale,
@@ -31,11 +27,9 @@ from metaaudit.influence import harmful_tasks, instance_influence, task_influenc
 from metaaudit.inputs.task_set import TaskSet
 from metaaudit.labelnoise import LabelNoise, cross_fit, label_noise
 from metaaudit.loading import Problem, Weights, load_weights, prepare
+from metaaudit.manifest import evaluation, measurements, provenance, solver
 from metaaudit.runs.atomic import check_new, new_folder
-from metaaudit.runs.saved import SCHEMA_VERSION
 from metaaudit.runs.scores import Scores, write_run
-
-PACKAGES = ("torch", "numpy", "h5py", "safetensors", "pydantic")
 
 
 def run(config: Config, folder: Path, messages: Messages) -> None:
@@ -57,7 +51,8 @@ def run(config: Config, folder: Path, messages: Messages) -> None:
         audit = Audit(problem, weights, FactorCache(cache_folder()), messages)
         scores, manifest = audit.score()
         with messages.stage("write"):
-            write_run(temporary, scores, problem.train, manifest | audit.measurements())
+            spent = measurements(messages.timings, problem.batching.device)
+            write_run(temporary, scores, problem.train, manifest | spent)
     for warning in manifest["warnings"]:
         messages.warn(warning)
 
@@ -138,7 +133,13 @@ class Audit:
             suggested_label=noise.suggested,
             mislabeled=noise.mislabeled,
         )
-        return scores, self._manifest(adjoint, scale, targets)
+        manifest = {
+            **provenance(self.problem, self.weights, self.cache),
+            "evaluation": evaluation(self.problem.evaluation, targets),
+            "solver": solver(config, adjoint, scale, self._target_ids()),
+            "warnings": [*self.weights.warnings, *self.cache.warnings, *adjoint.warnings],
+        }
+        return scores, manifest
 
     def gradient_key(self, task_set: TaskSet) -> dict[str, Any]:
         """All that the total gradients of a task set depend on."""
@@ -158,13 +159,6 @@ class Audit:
         """All that the cross-fitted probabilities depend on."""
         settings = self.problem.config.mislabel.model_dump(mode="json")
         return {**self.gradient_key(self.problem.train), "mislabel": settings}
-
-    def measurements(self) -> dict[str, Any]:
-        """Times and memory so far, for the manifest."""
-        return {
-            "timings_s": {name: round(s, 3) for name, s in self.messages.timings.items()},
-            "peak_memory_mb": round(_peak_memory_mb(self.problem.batching.device), 1),
-        }
 
     def _gradients(self, stage: str, task_set: TaskSet) -> TaskGradients:
         problem = self.problem
@@ -250,71 +244,6 @@ class Audit:
         each = self.problem.config.influence.targets == "each"
         return self.problem.evaluation.task_ids if each else ["mean"]
 
-    def _manifest(
-        self, adjoint: Adjoint, scale: CurvatureScale | None, targets: TaskGradients
-    ) -> dict[str, Any]:
-        problem, config = self.problem, self.problem.config
-        evaluation = problem.evaluation
-        query = np.array([name == "query" for _, name, _ in evaluation.instances()])
-        return {
-            "schema_version": SCHEMA_VERSION,
-            "metaaudit_version": __version__,
-            "config": config.model_dump(mode="json"),
-            "seeds": {"training": config.training.seed, "mislabel": config.mislabel.seed},
-            "checkpoint": {"path": str(config.checkpoint), "sha256": self.weights.sha256},
-            "data": {
-                name: {
-                    "format": config.tasks.format,
-                    "n_tasks": len(task_set),
-                    "n_instances": task_set.n_instances,
-                    "sha256": task_set.content_hash,
-                }
-                for name, task_set in (("train", problem.train), ("eval", evaluation))
-            },
-            "packages": {name: version(name) for name in PACKAGES},
-            "python": sys.version.split()[0],
-            "device": str(problem.batching.device),
-            "dtype": config.compute.dtype,
-            "task_batch": config.compute.task_batch,
-            "cache": {name: asdict(use) for name, use in self.cache.uses.items()},
-            "solver": self._solver(adjoint, scale),
-            "coverage": {
-                "tasks": len(problem.train),
-                "instances": problem.train.n_instances,
-                "eval_tasks": len(evaluation),
-            },
-            "evaluation": {
-                "mean_loss": float(targets.outer_loss.mean()),
-                "mean_accuracy": float(targets.correct[query].mean()),
-            },
-            "warnings": [*self.weights.warnings, *self.cache.warnings, *adjoint.warnings],
-        }
-
-    def _solver(self, adjoint: Adjoint, scale: CurvatureScale | None) -> dict[str, Any]:
-        influence, solution = self.problem.config.influence, adjoint.solution
-        summary: dict[str, Any] = {
-            "method": influence.method,
-            "curvature": influence.curvature if solution else None,
-            "solver": solution.solver if solution else None,
-            "damping": adjoint.damping,
-            "delta": self.problem.config.training.weight_decay,
-            "tolerance": influence.tolerance,
-            "converged": solution.converged if solution else True,
-            "targets": [],
-            "residual_history": list(solution.history) if solution else [],
-            "curvature_scale": None,
-        }
-        if solution:
-            columns = (solution.status, solution.iterations, solution.residual)
-            summary["targets"] = [
-                {"eval_id": target, "status": str(status), "iterations": count, "residual": left}
-                for target, status, count, left in zip(self._target_ids(), *columns, strict=True)
-            ]
-        if scale:
-            ratio = scale.exact / scale.approximate if scale.approximate else None
-            summary["curvature_scale"] = {**asdict(scale), "ratio": ratio}
-        return summary
-
 
 def _check_learner(config: Config) -> None:
     if config.learner.name == "fomaml":
@@ -324,10 +253,3 @@ def _check_learner(config: Config) -> None:
             "maml",
             "score the checkpoint as learner.name: maml",
         )
-
-
-def _peak_memory_mb(device: torch.device) -> float:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    kibibytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return kibibytes / (2**20 if sys.platform == "darwin" else 2**10)

@@ -15,7 +15,7 @@ from typer.core import TyperGroup
 
 from metaaudit import __version__
 from metaaudit.console import Messages, results
-from metaaudit.errors import MetaauditError
+from metaaudit.errors import MetaauditError, RunError
 
 INTERRUPTED = 130
 INCOMPLETE = 3
@@ -227,9 +227,11 @@ def prune(
     """Plan what to drop and why; with --apply, write a pruned copy of the training tasks."""
     from metaaudit.prune import run_prune
 
-    lines = run_prune(
-        run, drop, by, max_fraction, plan or run / "prune.json", out if apply else None
-    )
+    if apply and out is None:
+        raise RunError("--apply", "does not say where to", "--out NEW, a new .npz or .h5 file")
+    if out is not None and not apply:
+        raise RunError("--out", "is not written without --apply", remedy="add --apply")
+    lines = run_prune(run, drop, by, max_fraction, plan or run / "prune.json", out)
     for line in lines:
         results().print(line, markup=False, soft_wrap=True)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,14 +13,15 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 PLAIN_INTERVAL_S = 10.0
+PLAIN_WIDTH = 140
 
 Advance = Callable[..., None]
 """``advance(done, note="")``: so many more units are done."""
 
 
 def results() -> Console:
-    """The console on stdout, for what was asked for."""
-    return Console(highlight=False)
+    """The console on stdout, for what was asked for; wide where it is no terminal."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else PLAIN_WIDTH)
 
 
 @dataclass

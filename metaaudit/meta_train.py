@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
-from metaaudit.bilevel import Advance, total_gradients
+from metaaudit.bilevel import total_gradients
 from metaaudit.config import Config
 from metaaudit.console import Messages
 from metaaudit.errors import CheckpointError
-from metaaudit.loading import Problem, prepare
-from metaaudit.models import Params
+from metaaudit.loading import prepare
+from metaaudit.manifest import evaluation
 from metaaudit.training import MetaTrainer, TrainingFiles, TrainingState
 
 
@@ -63,13 +61,8 @@ def run(config: Config, messages: Messages, *, resume: bool, overwrite: bool) ->
 
         state = trainer.run(state, files.save, tell)
     with messages.stage("evaluate", len(problem.evaluation)) as advance:
-        accuracy, loss = _evaluate(problem, state.params, advance)
-    return Trained(files, state.epoch, accuracy, loss)
-
-
-def _evaluate(problem: Problem, params: Params, advance: Advance) -> tuple[float, float]:
-    found = total_gradients(
-        problem.objective, params, problem.evaluation, problem.batching, advance
-    )
-    query = np.array([name == "query" for _, name, _ in problem.evaluation.instances()])
-    return float(found.correct[query].mean()), float(found.outer_loss.mean())
+        found = total_gradients(
+            problem.objective, state.params, problem.evaluation, problem.batching, advance
+        )
+    measured = evaluation(problem.evaluation, found)
+    return Trained(files, state.epoch, measured["mean_accuracy"], measured["mean_loss"])

@@ -1,9 +1,10 @@
 """Arrays that are dear to compute, kept in HDF5 under a hash of all that they depend on.
 
-A killed writer leaves an HDF5 file that opens and is partial, and a flipped bit reads silently
-where there is no checksum. So a file is written beside its place and moved there when whole, every
-dataset carries ``fletcher32``, a SHA-256 over names, types, shapes and values stands in the root,
-and ``complete`` is written last. A file that fails any of this is set aside and computed again.
+A killed writer leaves an HDF5 file that opens and is partial. A flipped bit reads silently where
+there is no checksum, and in HDF5's own structures it can crash the process. So a file is written
+beside its place and moved there when whole, ``complete`` is written last, every dataset carries
+``fletcher32``, and the file's user block, which HDF5 leaves alone, holds the SHA-256 of all that
+follows: it is checked before HDF5 sees the file. What fails is set aside and computed again.
 """
 
 from __future__ import annotations
@@ -26,8 +27,9 @@ from platformdirs import user_cache_path
 from metaaudit.errors import RunError
 from metaaudit.runs.atomic import replacing
 
-FORMAT = 1
+FORMAT = 2
 CHUNK_BYTES = 1 << 20
+SEAL_BYTES = 512  # the smallest user block
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -137,12 +139,14 @@ class FactorCache:
             return None
 
     def _write(self, path: Path, key: str, arrays: Arrays) -> None:
-        with replacing(path) as temporary, h5py.File(temporary, "w") as file:
-            for name, values in arrays.items():
-                file.create_dataset(name, data=values, chunks=chunk_shape(values), fletcher32=True)
-            file.attrs["key"] = key
-            file.attrs["sha256"] = _digest(arrays)
-            file.attrs["complete"] = True
+        with replacing(path) as temporary:
+            with h5py.File(temporary, "w", userblock_size=SEAL_BYTES) as file:
+                for name, values in arrays.items():
+                    chunks = chunk_shape(values)
+                    file.create_dataset(name, data=values, chunks=chunks, fletcher32=True)
+                file.attrs["key"] = key
+                file.attrs["complete"] = True
+            seal(temporary)
 
 
 def chunk_shape(values: npt.NDArray[Any]) -> tuple[int, ...]:
@@ -152,23 +156,28 @@ def chunk_shape(values: npt.NDArray[Any]) -> tuple[int, ...]:
     return (rows, *values.shape[1:])
 
 
+def seal(path: Path) -> None:
+    """Writes the digest of a file's content into its user block."""
+    text = _seal_of(path)
+    with path.open("r+b") as file:
+        file.write(text)
+
+
+def _seal_of(path: Path) -> bytes:
+    with path.open("rb") as file:
+        file.seek(SEAL_BYTES)
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return f"metaaudit; sha256 of what follows: {digest}\n".encode().ljust(SEAL_BYTES, b"\0")
+
+
 def _load(path: Path, key: str) -> Arrays:
+    with path.open("rb") as stream:
+        if stream.read(SEAL_BYTES) != _seal_of(path):
+            raise ValueError("checksum differs")
     with h5py.File(path, "r") as file:
         if not file.attrs["complete"] or file.attrs["key"] != key:
             raise ValueError("incomplete, or written for another key")
         for name in file:
             if not isinstance(file.get(name, getlink=True), h5py.HardLink):
                 raise ValueError(f"{name} is a link")
-        arrays = {name: np.asarray(file[name][()]) for name in file}
-        if file.attrs["sha256"] != _digest(arrays):
-            raise ValueError("checksum differs")
-    return arrays
-
-
-def _digest(arrays: Arrays) -> str:
-    digest = hashlib.sha256()
-    for name in sorted(arrays):
-        values = np.ascontiguousarray(arrays[name])
-        digest.update(repr((name, values.dtype.str, values.shape)).encode())
-        digest.update(values.data)
-    return digest.hexdigest()
+        return {name: np.asarray(file[name][()]) for name in file}

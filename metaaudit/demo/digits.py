@@ -88,7 +88,7 @@ def _sample(
         support_y=np.repeat(np.arange(ways), shots),
         query=np.concatenate([rows[shots:] for rows in picked]),
         query_y=np.repeat(np.arange(ways), queries),
-        class_names=tuple(f"{digit} turned by {90 * k}" for digit, k in chosen),
+        class_names=tuple(f"{digit} at {90 * k}°" for digit, k in chosen),
     )
 
 

@@ -23,7 +23,8 @@ class LabelNoise:
     Attributes:
         loss: ``[n_instances]``, out-of-fold cross-entropy of the given label.
         score: ``[n_instances]``, 1 minus its out-of-fold probability: ``mislabel_score``.
-        suggested: ``[n_instances]``, the likeliest label.
+        suggested: ``[n_instances]``, the class that a flagged label is confidently predicted as;
+            elsewhere the likeliest one.
         mislabeled: ``[n_instances]``, whether confident learning flags the label.
         label_noise: ``[n_tasks]``, share of flagged labels in each task.
     """
@@ -53,14 +54,17 @@ def label_noise(log_probabilities: Probabilities, task_set: TaskSet) -> LabelNoi
         log_p = log_probabilities[part]
         given = log_p[np.arange(len(labels)), labels]
         loss[part], score[part] = -given, -np.expm1(given)
-        suggested[part] = log_p[:, : labels.max() + 1].argmax(axis=1)
+        confident = confident_class(np.exp(log_p), labels)
         flagged[part] = confidently_other(np.exp(log_p), labels)
+        likeliest = log_p[:, : labels.max() + 1].argmax(axis=1)
+        # Under a low threshold the confident class can be less likely than the given label.
+        suggested[part] = np.where(flagged[part], confident, likeliest)
         share[row] = flagged[part].mean()
     return LabelNoise(loss, np.clip(score, 0.0, 1.0), suggested, flagged, share)
 
 
-def confidently_other(probabilities: Probabilities, labels: Ints) -> npt.NDArray[np.bool_]:
-    """Whether each instance of a task is confidently predicted as another class than labelled.
+def confident_class(probabilities: Probabilities, labels: Ints) -> Ints:
+    """The class that each instance of a task is confidently predicted as; else its given label.
 
     Args:
         probabilities: ``[n, n_outputs]`` out-of-fold probabilities.
@@ -70,6 +74,16 @@ def confidently_other(probabilities: Probabilities, labels: Ints) -> npt.NDArray
     thresholds = np.array([probabilities[labels == c, c].mean() for c in classes])
     picked = probabilities[:, classes]
     confident = np.where(picked >= thresholds, picked, -1.0)
-    best = confident.argmax(axis=1)
-    flagged: npt.NDArray[np.bool_] = (confident.max(axis=1) >= 0) & (classes[best] != labels)
+    best: Ints = classes[confident.argmax(axis=1)]
+    return np.where(confident.max(axis=1) >= 0, best, labels)
+
+
+def confidently_other(probabilities: Probabilities, labels: Ints) -> npt.NDArray[np.bool_]:
+    """Whether each instance of a task is confidently predicted as another class than labelled.
+
+    Args:
+        probabilities: ``[n, n_outputs]`` out-of-fold probabilities.
+        labels: ``[n]`` given labels.
+    """
+    flagged: npt.NDArray[np.bool_] = confident_class(probabilities, labels) != labels
     return flagged

@@ -50,6 +50,7 @@ def _environment() -> Environment:
         "signed": text.signed,
         "percent": text.percent,
         "score": text.score,
+        "z": text.z_score,
         "printable": text.printable,
     }
     return environment

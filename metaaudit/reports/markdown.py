@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from metaaudit.reports.headline import headline, run_name, warnings
-from metaaudit.reports.text import number, percent, printable, score, signed
+from metaaudit.reports.text import number, percent, printable, score, signed, z_score
 from metaaudit.runs.saved import SIGN, SavedRun
 
 TOP = 20
@@ -34,7 +34,7 @@ def render_markdown(run: SavedRun) -> str:
                     escape(row.task_id),
                     _yes(row.harmful),
                     signed(row.influence),
-                    signed(row.influence_z),
+                    z_score(row.influence_z),
                     percent(row.label_noise),
                 ]
                 for row in run.tasks[:TOP]

@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from metaaudit.reports.headline import headline, warnings
-from metaaudit.reports.text import percent, printable, score, signed
+from metaaudit.reports.text import percent, printable, score, signed, z_score
 from metaaudit.runs.saved import SIGN, SavedRun
 
 
@@ -29,13 +29,13 @@ def print_tables(run: SavedRun, console: Console, top: int = 10) -> None:
 
 def _tasks(run: SavedRun, top: int) -> Table:
     table = _table("Worst tasks", ["rank", "task"], ["influence", "robust z", "label noise"])
-    table.add_column("")
+    table.add_column("flag")
     for row in run.tasks[:top]:
         table.add_row(
             str(row.rank),
             _id(row.task_id),
             signed(row.influence),
-            signed(row.influence_z),
+            z_score(row.influence_z),
             percent(row.label_noise),
             "harmful" if row.harmful else "",
             style="red" if row.harmful else None,
@@ -49,7 +49,7 @@ def _instances(run: SavedRun, top: int) -> Table:
         ["rank", "instance", "task", "place", "label"],
         ["score", "influence"],
     )
-    table.add_column("")
+    table.add_column("flag")
     for row in run.instances[:top]:
         table.add_row(
             str(row.rank),

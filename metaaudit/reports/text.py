@@ -34,6 +34,15 @@ def signed(value: float) -> str:
     return f"{value:+#.3g}".rstrip(".") if math.isfinite(value) else "n/a"
 
 
+def z_score(value: float) -> str:
+    """Two decimals with a sign.
+
+    >>> z_score(0.975)
+    '+0.97'
+    """
+    return f"{value:+.2f}" if math.isfinite(value) else "n/a"
+
+
 def percent(value: float) -> str:
     """A share in per cent.
 

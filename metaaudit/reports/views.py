@@ -24,10 +24,19 @@ EXTREMES = 3
 
 @dataclass(frozen=True)
 class Tile:
-    """One instance and its thumbnail as a data URI, or ``None`` where the run kept none."""
+    """One instance.
+
+    Attributes:
+        row: Its line of ``instances.csv``.
+        image: Its thumbnail as a data URI, or ``None`` where the run kept none.
+        given: The dataset's name of its label; empty where unknown.
+        suggested: The dataset's name of the suggested label; empty where unknown.
+    """
 
     row: InstanceRow
     image: str | None
+    given: str
+    suggested: str
 
 
 @dataclass(frozen=True)
@@ -97,7 +106,9 @@ class Views:
 
     def _tile(self, row: InstanceRow) -> Tile:
         pixels = self.run.thumbnails.get((row.task_id, row.set, row.index))
-        return Tile(row, None if pixels is None else data_uri(pixels))
+        image = None if pixels is None else data_uri(pixels)
+        names = dict(enumerate(self.run.class_names.get(row.task_id, [])))
+        return Tile(row, image, names.get(row.label, ""), names.get(row.suggested_label, ""))
 
     def _extremes(self, task_id: str) -> tuple[list[tuple[str, float]], list[tuple[str, float]]]:
         task_ids, eval_ids, influence = self.run.task_influence
@@ -111,7 +122,10 @@ class Views:
 
     def _evidence(self, row: TaskRow, instances: Sequence[InstanceRow]) -> list[str]:
         flagged = sum(instance.mislabeled for instance in instances)
+        names = self.run.class_names.get(row.task_id, [])
+        classes = ", ".join(f"{i} = {name}" for i, name in enumerate(names) if name)
         return [
+            *([f"classes: {classes}"] if classes else []),
             f"{flagged} of {len(instances)} instances flagged as mislabeled; estimated share of "
             f"wrong labels {percent(row.label_noise)}",
             f"query loss after adaptation {number(row.outer_loss)} "

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,16 +21,14 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         RunError: The folder cannot be written to.
     """
+    temporary = _beside(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    except OSError as error:
-        raise _not_writable(path, error) from None
-    os.close(descriptor)
-    temporary = Path(name)
-    try:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.touch(exist_ok=False)
+        except OSError as error:
+            raise _not_writable(path, error) from None
         yield temporary
-        temporary.chmod(0o666 & ~_umask())
         _sync(temporary)
         temporary.replace(path)
     finally:
@@ -45,17 +43,21 @@ def new_folder(path: Path) -> Iterator[Path]:
         RunError: ``path`` exists already, or its parent cannot be written to.
     """
     check_new(path)
+    missing = [parent for parent in path.parents if not parent.exists()]
+    temporary = _beside(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    except OSError as error:
-        raise _not_writable(path, error) from None
-    try:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.mkdir()
+        except OSError as error:
+            raise _not_writable(path, error) from None
         yield temporary
-        temporary.chmod(0o777 & ~_umask())
         temporary.replace(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        with contextlib.suppress(OSError):  # not empty: the block succeeded
+            for parent in missing:
+                parent.rmdir()
 
 
 def check_new(path: Path) -> None:
@@ -79,15 +81,14 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
 
 
+def _beside(path: Path) -> Path:
+    """A new name, known before anything is made there: an interrupt cannot leave a stray file."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+
+
 def _sync(path: Path) -> None:
     with path.open("rb") as file:
         os.fsync(file.fileno())
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _not_writable(path: Path, error: OSError) -> RunError:

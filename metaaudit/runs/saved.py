@@ -63,13 +63,18 @@ class SavedRun:
                 f"{SCHEMA_VERSION}",
                 "score again with this version",
             )
-        return cls(
-            path=path,
-            tasks=read_csv(TaskRow, path / "tasks.csv"),
-            instances=read_csv(InstanceRow, path / "instances.csv"),
-            findings=_read_json(path / "findings.json"),
-            manifest=manifest,
-        )
+        tasks = read_csv(TaskRow, path / "tasks.csv")
+        instances = read_csv(InstanceRow, path / "instances.csv")
+        for name, rows in (("tasks", tasks), ("instances", instances)):
+            wanted = manifest["coverage"][name]
+            if len(rows) != wanted:
+                raise RunError(
+                    path / f"{name}.csv",
+                    f"holds {len(rows)} rows",
+                    f"{wanted}, as in manifest.json",
+                    "score again into a new folder",
+                )
+        return cls(path, tasks, instances, _read_json(path / "findings.json"), manifest)
 
     @cached_property
     def task_influence(self) -> tuple[list[str], list[str], npt.NDArray[np.float64]]:
@@ -85,7 +90,24 @@ class SavedRun:
                     [text.decode() for text in file["eval_ids"][()]],
                     file["task_influence"][()],
                 )
-        except (OSError, KeyError) as error:
+        except (OSError, KeyError, ValueError) as error:
+            raise self._damaged(error) from None
+
+    @cached_property
+    def class_names(self) -> dict[str, list[str]]:
+        """The dataset's names of each task's labels, by task id; empty where there are none.
+
+        Raises:
+            RunError: The file is missing or damaged.
+        """
+        try:
+            with h5py.File(self.path / "scores.h5", "r") as file:
+                if "class_names" not in file:
+                    return {}
+                ids = [text.decode() for text in file["task_ids"][()]]
+                names = [[name.decode() for name in row] for row in file["class_names"][()]]
+                return dict(zip(ids, names, strict=True))
+        except (OSError, KeyError, ValueError) as error:
             raise self._damaged(error) from None
 
     @cached_property
@@ -104,7 +126,7 @@ class SavedRun:
                 keys = zip(group["task"][()], group["set"][()], group["index"][()], strict=True)
                 names = [(ids[task], SETS[part], int(index)) for task, part, index in keys]
                 return dict(zip(names, group["pixels"][()], strict=True))
-        except (OSError, KeyError, IndexError) as error:
+        except (OSError, KeyError, IndexError, ValueError) as error:
             raise self._damaged(error) from None
 
     def _damaged(self, error: Exception) -> RunError:

@@ -163,7 +163,8 @@ def _pictures(
     position = {task.task_id: row for row, task in enumerate(task_set.tasks)}
     noisiest = sorted(tasks, key=lambda row: (-row.label_noise, row.task_id))
     whole = [row.task_id for row in (*tasks[:SHOWN_TASKS], *noisiest[:SHOWN_TASKS])]
-    worst = instances[:SHOWN_INSTANCES]
+    flagged = [row for row in instances if row.mislabeled]
+    worst = (flagged or instances)[:SHOWN_INSTANCES]
     return thumbnails(
         task_set,
         [position[task_id] for task_id in dict.fromkeys(whole)],
@@ -189,6 +190,8 @@ def _write_arrays(
         "instances/loss": scores.loss,
         "instances/suggested_label": scores.suggested_label,
     }
+    if any(task.class_names for task in task_set.tasks):
+        arrays["class_names"] = _class_names(task_set)
     if pictures is not None:
         arrays["thumbnails/pixels"] = pictures.pixels
         arrays["thumbnails/task"] = np.array([row for row, _, _ in pictures.places])
@@ -204,3 +207,10 @@ def _write_arrays(
             )
         file.attrs["sign"] = SIGN
         file.attrs["complete"] = True
+
+
+def _class_names(task_set: TaskSet) -> npt.NDArray[np.bytes_]:
+    """``[n_tasks, ways]``, empty where a class has no name."""
+    ways = task_set.ways
+    rows = [[*task.class_names, *[""] * ways][:ways] for task in task_set.tasks]
+    return np.array([[name.encode() for name in row] for row in rows])

@@ -1,8 +1,8 @@
 """A strictly convex bilevel problem whose every solution has a closed form.
 
 Inner: ridge regression pulled towards lambda; outer: square loss and an L2 weight. Both are
-quadratic, so adaptation, the minimum of F and retraining after any change of weights are exact. Nothing here
-uses the package's derivatives.
+quadratic, so adaptation, the minimum of F and retraining after any change of weights are exact.
+Nothing here uses the package's derivatives.
 """
 
 from __future__ import annotations
