@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import torch
 
 from metaaudit.bilevel import (
     Adjoint,
+    Advance,
     CurvatureScale,
     TaskGradients,
     TotalHessian,
@@ -162,17 +163,16 @@ class Audit:
 
     def _gradients(self, stage: str, task_set: TaskSet) -> TaskGradients:
         problem = self.problem
-        with self.messages.stage(stage, len(task_set)) as advance:
-            arrays = self.cache.get(
-                "gradients",
-                self.gradient_key(task_set),
-                lambda: vars(
-                    total_gradients(
-                        problem.objective, self.weights.params, task_set, problem.batching, advance
-                    )
-                ),
-                label=stage,
+
+        def compute(advance: Advance) -> dict[str, Any]:
+            return vars(
+                total_gradients(
+                    problem.objective, self.weights.params, task_set, problem.batching, advance
+                )
             )
+
+        key = self.gradient_key(task_set)
+        arrays = self._cached("gradients", stage, key, compute, len(task_set))
         gradients = TaskGradients(**arrays)
         if not (np.isfinite(gradients.gradients).all() and np.isfinite(gradients.losses).all()):
             bad = np.flatnonzero(~np.isfinite(gradients.gradients).all(axis=1))
@@ -219,23 +219,37 @@ class Audit:
 
     def _label_noise(self) -> LabelNoise:
         problem, config = self.problem, self.problem.config.mislabel
-        with self.messages.stage("cross-fitting", len(problem.train) * config.repeats) as advance:
-            arrays = self.cache.get(
-                "crossfit",
-                self.crossfit_key(),
-                lambda: {
-                    "log_probabilities": cross_fit(
-                        problem.objective,
-                        self.weights.params,
-                        problem.train,
-                        problem.batching,
-                        config,
-                        advance,
-                    )
-                },
-                label="cross-fitting",
+
+        def compute(advance: Advance) -> dict[str, Any]:
+            found = cross_fit(
+                problem.objective,
+                self.weights.params,
+                problem.train,
+                problem.batching,
+                config,
+                advance,
             )
+            return {"log_probabilities": found}
+
+        total = len(problem.train) * config.repeats
+        arrays = self._cached("crossfit", "cross-fitting", self.crossfit_key(), compute, total)
         return label_noise(arrays["log_probabilities"], problem.train)
+
+    def _cached(
+        self,
+        name: str,
+        stage: str,
+        depends_on: dict[str, Any],
+        compute: Callable[[Advance], dict[str, Any]],
+        total: int,
+    ) -> dict[str, Any]:
+        """A stage whose result the cache may hold, and a word on what that saved."""
+        with self.messages.stage(stage, total) as advance:
+            arrays = self.cache.get(name, depends_on, lambda: compute(advance), label=stage)
+            use = self.cache.uses[stage]
+            if use.status == "hit":
+                advance(total, f"from the cache, {use.saved_s:.1f} s saved")
+        return arrays
 
     def _tensor(self, array: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(array).to(self.problem.batching.device)

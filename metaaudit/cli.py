@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 import traceback
 from collections.abc import Iterator
@@ -38,6 +39,8 @@ def exit_codes() -> Iterator[None]:
             messages.say(
                 "error: out of memory; lower compute.task_batch (--set compute.task_batch=1)"
             )
+        elif isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            messages.say(f"error: no space left on the disk of {error.filename or 'the output'}")
         elif type(error).__module__.startswith(("typer", "click")):
             raise
         else:

@@ -61,6 +61,9 @@ def prepare(config: Config) -> Problem:
         ConfigError: The device is not there.
     """
     torch.set_num_threads(config.compute.threads)
+    # The same inputs give the same bytes, on a GPU too, in the precision that was asked for.
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.allow_tf32 = False
     device = _device(config.compute.device)
     dtype = {"float32": torch.float32, "float64": torch.float64}[config.compute.dtype]
     train, evaluation = load_tasks(config.tasks)

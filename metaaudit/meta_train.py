@@ -59,7 +59,12 @@ def run(config: Config, messages: Messages, *, resume: bool, overwrite: bool) ->
         def tell(tasks: int, loss: float, accuracy: float) -> None:
             advance(tasks, f"loss {loss:.3f} accuracy {accuracy:.3f}")
 
-        state = trainer.run(state, files.save, tell)
+        try:
+            state = trainer.run(state, files.save, tell)
+        except KeyboardInterrupt:
+            if files.state.exists():
+                messages.say(f"{files.checkpoint} has the last whole epoch; go on with --resume")
+            raise
     with messages.stage("evaluate", len(problem.evaluation)) as advance:
         found = total_gradients(
             problem.objective, state.params, problem.evaluation, problem.batching, advance

@@ -48,10 +48,21 @@ class CacheUse:
         key: SHA-256 of all that the arrays depend on.
         status: ``hit`` or ``computed``.
         seconds: Time it took.
+        saved_s: Time that computing took when the arrays were stored, less ``seconds``; 0 unless
+            it was a hit.
     """
 
     key: str
     status: Literal["hit", "computed"]
+    seconds: float
+    saved_s: float
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Arrays and the time that computing them took."""
+
+    arrays: Arrays
     seconds: float
 
 
@@ -88,16 +99,19 @@ class FactorCache:
         Raises:
             RunError: The folder cannot be written to.
         """
-        started = time.perf_counter()
         path, key = self._path(name, depends_on)
         with self._lock(path):
-            arrays = self._read(path, key)
-            found = arrays is not None
-            if arrays is None:
-                arrays = compute()
-                self._write(path, key, arrays)
-        status: Literal["hit", "computed"] = "hit" if found else "computed"
-        self.uses[label] = CacheUse(key, status, time.perf_counter() - started)
+            started = time.perf_counter()
+            stored = self._read(path, key)
+            if stored is not None:
+                seconds = time.perf_counter() - started
+                saved = max(0.0, stored.seconds - seconds)
+                self.uses[label] = CacheUse(key, "hit", seconds, saved)
+                return stored.arrays
+            arrays = compute()
+            seconds = time.perf_counter() - started
+            self._write(path, key, Stored(arrays, seconds))
+        self.uses[label] = CacheUse(key, "computed", seconds, 0.0)
         return arrays
 
     def holds(self, name: str, depends_on: Mapping[str, Any]) -> bool:
@@ -124,7 +138,7 @@ class FactorCache:
             ) from None
         return lock
 
-    def _read(self, path: Path, key: str) -> Arrays | None:
+    def _read(self, path: Path, key: str) -> Stored | None:
         if not path.is_file():
             return None
         try:
@@ -138,13 +152,14 @@ class FactorCache:
             )
             return None
 
-    def _write(self, path: Path, key: str, arrays: Arrays) -> None:
+    def _write(self, path: Path, key: str, stored: Stored) -> None:
         with replacing(path) as temporary:
             with h5py.File(temporary, "w", userblock_size=SEAL_BYTES) as file:
-                for name, values in arrays.items():
+                for name, values in stored.arrays.items():
                     chunks = chunk_shape(values)
                     file.create_dataset(name, data=values, chunks=chunks, fletcher32=True)
                 file.attrs["key"] = key
+                file.attrs["seconds"] = stored.seconds
                 file.attrs["complete"] = True
             seal(temporary)
 
@@ -170,7 +185,7 @@ def _seal_of(path: Path) -> bytes:
     return f"metaaudit; sha256 of what follows: {digest}\n".encode().ljust(SEAL_BYTES, b"\0")
 
 
-def _load(path: Path, key: str) -> Arrays:
+def _load(path: Path, key: str) -> Stored:
     with path.open("rb") as stream:
         if stream.read(SEAL_BYTES) != _seal_of(path):
             raise ValueError("checksum differs")
@@ -180,4 +195,5 @@ def _load(path: Path, key: str) -> Arrays:
         for name in file:
             if not isinstance(file.get(name, getlink=True), h5py.HardLink):
                 raise ValueError(f"{name} is a link")
-        return {name: np.asarray(file[name][()]) for name in file}
+        arrays = {name: np.asarray(file[name][()]) for name in file}
+        return Stored(arrays, float(file.attrs["seconds"]))

@@ -9,17 +9,24 @@ from pathlib import Path
 
 from torch import Tensor
 
-COMPUTING = ("bilevel", "labelnoise", "learners", "linalg", "models")
+COMPUTING = (
+    "bilevel/*.py",
+    "inputs/task_set.py",
+    "labelnoise/*.py",
+    "learners/*.py",
+    "linalg/*.py",
+    "models/*.py",
+)
 
 
 @cache
 def code_hash() -> str:
-    """SHA-256 of the source of every package that computes numbers."""
+    """SHA-256 of the source of everything between stored pixels and cached numbers."""
     digest = hashlib.sha256()
     root = Path(__file__).parents[1]
-    for package in COMPUTING:
-        for path in sorted((root / package).glob("*.py")):
-            digest.update(f"{package}/{path.name}\0".encode())
+    for pattern in COMPUTING:
+        for path in sorted(root.glob(pattern)):
+            digest.update(f"{path.relative_to(root).as_posix()}\0".encode())
             digest.update(path.read_bytes())
     return digest.hexdigest()
 

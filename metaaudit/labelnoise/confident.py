@@ -1,8 +1,9 @@
-"""Confident learning within each task (Northcutt, Jiang and Chuang, 2021, section 3).
+"""Confident learning within each task (after Northcutt, Jiang and Chuang, 2021, section 3).
 
-An instance is counted under the class that it is confidently predicted as: the likeliest class
-``c`` whose probability reaches the mean out-of-fold probability of ``c`` over the instances
-labelled ``c``. Where that class is not the given label, the label is flagged.
+A label is flagged where another class is likelier and confidently so: its probability reaches the
+mean out-of-fold probability of that class over the instances labelled so. The paper also counts an
+instance whose likeliest class is not confident under a less likely one that is; that is no reason
+to doubt a label, so it is left out here.
 """
 
 from __future__ import annotations
@@ -54,36 +55,38 @@ def label_noise(log_probabilities: Probabilities, task_set: TaskSet) -> LabelNoi
         log_p = log_probabilities[part]
         given = log_p[np.arange(len(labels)), labels]
         loss[part], score[part] = -given, -np.expm1(given)
-        confident = confident_class(np.exp(log_p), labels)
+        suggested[part] = suggested_label(np.exp(log_p), labels)
         flagged[part] = confidently_other(np.exp(log_p), labels)
-        likeliest = log_p[:, : labels.max() + 1].argmax(axis=1)
-        # Under a low threshold the confident class can be less likely than the given label.
-        suggested[part] = np.where(flagged[part], confident, likeliest)
         share[row] = flagged[part].mean()
     return LabelNoise(loss, np.clip(score, 0.0, 1.0), suggested, flagged, share)
 
 
-def confident_class(probabilities: Probabilities, labels: Ints) -> Ints:
-    """The class that each instance of a task is confidently predicted as; else its given label.
+def suggested_label(probabilities: Probabilities, labels: Ints) -> Ints:
+    """The likeliest class ``[n]`` of each instance of a task, among the classes that it has.
 
     Args:
         probabilities: ``[n, n_outputs]`` out-of-fold probabilities.
         labels: ``[n]`` given labels.
     """
     classes = np.unique(labels)
-    thresholds = np.array([probabilities[labels == c, c].mean() for c in classes])
-    picked = probabilities[:, classes]
-    confident = np.where(picked >= thresholds, picked, -1.0)
-    best: Ints = classes[confident.argmax(axis=1)]
-    return np.where(confident.max(axis=1) >= 0, best, labels)
+    likeliest: Ints = classes[probabilities[:, classes].argmax(axis=1)]
+    return likeliest
 
 
 def confidently_other(probabilities: Probabilities, labels: Ints) -> npt.NDArray[np.bool_]:
     """Whether each instance of a task is confidently predicted as another class than labelled.
 
+    Under a low threshold a class can be confident and still less likely than the given label; such
+    an instance is not flagged.
+
     Args:
         probabilities: ``[n, n_outputs]`` out-of-fold probabilities.
         labels: ``[n]`` given labels.
     """
-    flagged: npt.NDArray[np.bool_] = confident_class(probabilities, labels) != labels
+    likeliest = suggested_label(probabilities, labels)
+    classes = np.unique(labels)
+    thresholds = {c: probabilities[labels == c, c].mean() for c in classes}
+    reached = np.array([thresholds[c] for c in likeliest])
+    confident = probabilities[np.arange(len(labels)), likeliest] >= reached
+    flagged: npt.NDArray[np.bool_] = confident & (likeliest != labels)
     return flagged

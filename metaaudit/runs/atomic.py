@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import secrets
@@ -19,11 +20,13 @@ def replacing(path: Path) -> Iterator[Path]:
     """Yields a temporary file beside ``path`` that takes its place if the block succeeds.
 
     Raises:
-        RunError: The folder cannot be written to.
+        RunError: ``path`` is a folder, or its parent cannot be written to.
     """
     temporary = _beside(path)
     try:
         try:
+            if path.is_dir():
+                raise IsADirectoryError(errno.EISDIR, "it is a folder")
             path.parent.mkdir(parents=True, exist_ok=True)
             temporary.touch(exist_ok=False)
         except OSError as error:
@@ -32,7 +35,8 @@ def replacing(path: Path) -> Iterator[Path]:
         _sync(temporary)
         temporary.replace(path)
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # it took its place, or could not be made
+            temporary.unlink()
 
 
 @contextlib.contextmanager
@@ -40,9 +44,12 @@ def new_folder(path: Path) -> Iterator[Path]:
     """Yields a temporary folder that becomes ``path`` if the block succeeds.
 
     Raises:
-        RunError: ``path`` exists already, or its parent cannot be written to.
+        RunError: ``path`` exists already, is the current folder, or its parent cannot be written
+            to.
     """
     check_new(path)
+    if path.resolve() == Path.cwd():  # it would be replaced under one's feet
+        raise RunError(path, "is the current folder", "a new folder", "name another")
     missing = [parent for parent in path.parents if not parent.exists()]
     temporary = _beside(path)
     try:
@@ -64,9 +71,13 @@ def check_new(path: Path) -> None:
     """Refuses a folder that is there and not empty.
 
     Raises:
-        RunError: It is.
+        RunError: It is, or cannot be looked at.
     """
-    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+    try:
+        in_use = path.exists() and not (path.is_dir() and not any(path.iterdir()))
+    except OSError as error:
+        raise _not_writable(path, error) from None
+    if in_use:
         raise RunError(path, "exists already", "a new folder", "name another or remove it first")
 
 
@@ -83,7 +94,7 @@ def write_json(path: Path, value: Any) -> None:
 
 def _beside(path: Path) -> Path:
     """A new name, known before anything is made there: an interrupt cannot leave a stray file."""
-    return path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    return path.parent / f".{path.name}.{secrets.token_hex(4)}"
 
 
 def _sync(path: Path) -> None:

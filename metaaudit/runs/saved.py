@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -83,15 +85,8 @@ class SavedRun:
         Raises:
             RunError: The file is missing or damaged.
         """
-        try:
-            with h5py.File(self.path / "scores.h5", "r") as file:
-                return (
-                    [text.decode() for text in file["task_ids"][()]],
-                    [text.decode() for text in file["eval_ids"][()]],
-                    file["task_influence"][()],
-                )
-        except (OSError, KeyError, ValueError) as error:
-            raise self._damaged(error) from None
+        with self._arrays() as file:
+            return _texts(file["task_ids"]), _texts(file["eval_ids"]), file["task_influence"][()]
 
     @cached_property
     def class_names(self) -> dict[str, list[str]]:
@@ -100,15 +95,11 @@ class SavedRun:
         Raises:
             RunError: The file is missing or damaged.
         """
-        try:
-            with h5py.File(self.path / "scores.h5", "r") as file:
-                if "class_names" not in file:
-                    return {}
-                ids = [text.decode() for text in file["task_ids"][()]]
-                names = [[name.decode() for name in row] for row in file["class_names"][()]]
-                return dict(zip(ids, names, strict=True))
-        except (OSError, KeyError, ValueError) as error:
-            raise self._damaged(error) from None
+        with self._arrays() as file:
+            if "class_names" not in file:
+                return {}
+            names = [[name.decode() for name in row] for row in file["class_names"][()]]
+            return dict(zip(_texts(file["task_ids"]), names, strict=True))
 
     @cached_property
     def thumbnails(self) -> dict[ThumbnailKey, npt.NDArray[np.uint8]]:
@@ -117,22 +108,28 @@ class SavedRun:
         Raises:
             RunError: The file is missing or damaged.
         """
-        try:
-            with h5py.File(self.path / "scores.h5", "r") as file:
-                if "thumbnails" not in file:
-                    return {}
-                ids = [text.decode() for text in file["task_ids"][()]]
-                group = file["thumbnails"]
-                keys = zip(group["task"][()], group["set"][()], group["index"][()], strict=True)
-                names = [(ids[task], SETS[part], int(index)) for task, part, index in keys]
-                return dict(zip(names, group["pixels"][()], strict=True))
-        except (OSError, KeyError, IndexError, ValueError) as error:
-            raise self._damaged(error) from None
+        with self._arrays() as file:
+            if "thumbnails" not in file:
+                return {}
+            ids, group = _texts(file["task_ids"]), file["thumbnails"]
+            keys = zip(group["task"][()], group["set"][()], group["index"][()], strict=True)
+            names = [(ids[task], SETS[part], int(index)) for task, part, index in keys]
+            return dict(zip(names, group["pixels"][()], strict=True))
 
-    def _damaged(self, error: Exception) -> RunError:
-        return RunError(
-            self.path / "scores.h5", f"is damaged ({error})", remedy="score again into a new folder"
-        )
+    @contextmanager
+    def _arrays(self) -> Iterator[h5py.File]:
+        path = self.path / "scores.h5"
+        try:
+            with h5py.File(path, "r") as file:
+                yield file
+        except (OSError, KeyError, IndexError, ValueError) as error:
+            raise RunError(
+                path, f"is damaged ({error})", remedy="score again into a new folder"
+            ) from None
+
+
+def _texts(dataset: h5py.Dataset) -> list[str]:
+    return [text.decode() for text in dataset[()]]
 
 
 def _read_json(path: Path) -> dict[str, Any]:
