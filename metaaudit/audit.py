@@ -49,7 +49,7 @@ def run(config: Config, folder: Path, messages: Messages) -> None:
             problem = prepare(config)
             weights = load_weights(problem)
         _check_learner(config)
-        audit = Audit(problem, weights, FactorCache(cache_folder()), messages)
+        audit = Audit(problem, weights, FactorCache(cache_folder(), say=messages.say), messages)
         scores, manifest = audit.score()
         with messages.stage("write"):
             spent = measurements(messages.timings, problem.batching.device)
@@ -65,7 +65,7 @@ def plan(config: Config, folder: Path, messages: Messages) -> list[tuple[str, st
         problem = prepare(config)
         weights = load_weights(problem)
     _check_learner(config)
-    audit = Audit(problem, weights, FactorCache(cache_folder()), messages)
+    audit = Audit(problem, weights, FactorCache(cache_folder(), say=messages.say), messages)
 
     def source(name: str, depends_on: Mapping[str, Any]) -> str:
         return "from the cache" if audit.cache.holds(name, depends_on) else "to compute"
@@ -150,7 +150,11 @@ class Audit:
             "torch": torch.__version__,
             "device": batching.device.type,
             "dtype": config.compute.dtype,
-            "model": [config.model.model_dump(mode="json"), self.problem.model.source],
+            "model": [
+                config.model.model_dump(mode="json"),
+                self.problem.model.source,
+                weights_hash(self.problem.model.constants()),
+            ],
             "learner": config.learner.model_dump(mode="json"),
             "weights": weights_hash(self.weights.params),
             "tasks": task_set.content_hash,
@@ -165,25 +169,15 @@ class Audit:
         problem = self.problem
 
         def compute(advance: Advance) -> dict[str, Any]:
-            return vars(
-                total_gradients(
-                    problem.objective, self.weights.params, task_set, problem.batching, advance
-                )
+            found = total_gradients(
+                problem.objective, self.weights.params, task_set, problem.batching, advance
             )
+            _check_finite(stage, task_set, found.outer_loss, found.gradients.sum(axis=1))
+            return vars(found)
 
         key = self.gradient_key(task_set)
         arrays = self._cached("gradients", stage, key, compute, len(task_set))
-        gradients = TaskGradients(**arrays)
-        if not (np.isfinite(gradients.gradients).all() and np.isfinite(gradients.losses).all()):
-            bad = np.flatnonzero(~np.isfinite(gradients.gradients).all(axis=1))
-            named = task_set.tasks[int(bad[0])].task_id if len(bad) else "some task"
-            raise IncompleteError(
-                stage,
-                f"{len(bad)} tasks have non-finite gradients, {named} first",
-                "finite losses",
-                "check learner.inner_lr, or use compute.dtype: float64",
-            )
-        return gradients
+        return TaskGradients(**arrays)
 
     def _solve(
         self, gradients: TaskGradients, targets: TaskGradients
@@ -208,7 +202,7 @@ class Audit:
     def _instances(self, adjoint: Adjoint) -> np.ndarray:
         problem = self.problem
         with self.messages.stage("instance influence", len(problem.train)) as advance:
-            return instance_influence(
+            found = instance_influence(
                 problem.objective,
                 self.weights.params,
                 adjoint.direction.mean(dim=0),
@@ -216,6 +210,8 @@ class Audit:
                 problem.batching,
                 advance,
             )
+        _check_finite("instance influence", problem.train, found)
+        return found
 
     def _label_noise(self) -> LabelNoise:
         problem, config = self.problem, self.problem.config.mislabel
@@ -229,6 +225,7 @@ class Audit:
                 config,
                 advance,
             )
+            _check_finite("cross-fitting", problem.train, found.sum(axis=1))
             return {"log_probabilities": found}
 
         total = len(problem.train) * config.repeats
@@ -267,3 +264,18 @@ def _check_learner(config: Config) -> None:
             "maml",
             "score the checkpoint as learner.name: maml",
         )
+
+
+def _check_finite(stage: str, task_set: TaskSet, *values: np.ndarray) -> None:
+    """Refuses numbers that are not finite, one a task or one an instance, naming a task."""
+    owners = np.array([row for row, _, _ in task_set.instances()])
+    for array in values:
+        bad = np.flatnonzero(~np.isfinite(array))
+        if len(bad):
+            row = bad[0] if len(array) == len(task_set) else owners[bad[0]]
+            raise IncompleteError(
+                stage,
+                f"gave a number that is not finite for task {task_set.tasks[int(row)].task_id}",
+                "finite losses and gradients",
+                "lower learner.inner_lr, or use compute.dtype: float64",
+            )

@@ -16,7 +16,7 @@ from typer.core import TyperGroup
 
 from metaaudit import __version__
 from metaaudit.console import Messages, results
-from metaaudit.errors import MetaauditError, RunError
+from metaaudit.errors import MetaauditError, RunError, is_interrupt
 
 INTERRUPTED = 130
 INCOMPLETE = 3
@@ -31,11 +31,11 @@ def exit_codes() -> Iterator[None]:
     except MetaauditError as error:
         messages.console.print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True)
         raise typer.Exit(error.exit_code) from None
-    except KeyboardInterrupt:
-        messages.say("interrupted")
-        raise typer.Exit(INTERRUPTED) from None
-    except Exception as error:
-        if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+    except (KeyboardInterrupt, Exception) as error:
+        if is_interrupt(error):
+            messages.say("interrupted")
+            raise typer.Exit(INTERRUPTED) from None
+        if _is_out_of_memory(error):
             messages.say(
                 "error: out of memory; lower compute.task_batch (--set compute.task_batch=1)"
             )
@@ -47,6 +47,12 @@ def exit_codes() -> Iterator[None]:
             traceback.print_exc()
             messages.say("error: this is a bug in metaaudit; please report the lines above")
         raise typer.Exit(INCOMPLETE) from None
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Whether Python, the GPU or PyTorch's allocator of CPU memory has none left."""
+    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return named or (isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error))
 
 
 class Group(TyperGroup):
@@ -194,15 +200,18 @@ def report(
 ) -> None:
     """Render saved scores; without a format, as tables on the terminal."""
     from metaaudit.reports import parse_format, render
-    from metaaudit.runs.atomic import write_text
-    from metaaudit.runs.saved import SavedRun
+    from metaaudit.runs.atomic import is_stream, write_text
+    from metaaudit.runs.saved import SavedRun, check_output
 
     wanted = [parse_format(text) for text in formats or []]
+    for _, path in wanted:
+        check_output(run, path)
     saved = SavedRun.open(run)
     texts = [(path, render(saved, fmt)) for fmt, path in wanted]
     for path, text in texts:
         write_text(path, text)
-        results().print(str(path), markup=False, soft_wrap=True)
+        if not is_stream(path):  # which may be where this would be printed
+            results().print(str(path), markup=False, soft_wrap=True)
     if not wanted:
         _show(run)
 

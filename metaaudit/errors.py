@@ -71,3 +71,15 @@ class IncompleteError(MetaauditError):
     """The work could not be finished (exit code 3)."""
 
     exit_code: ClassVar[int] = 3
+
+
+def is_interrupt(error: BaseException) -> bool:
+    """Whether an error is a Ctrl-C or came of one: PyTorch can turn one into an error of its own.
+
+    >>> is_interrupt(KeyboardInterrupt()), is_interrupt(RuntimeError())
+    (True, False)
+    """
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, KeyboardInterrupt):
+        cause = cause.__context__
+    return cause is not None

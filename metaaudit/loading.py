@@ -9,7 +9,7 @@ import torch
 
 from metaaudit.bilevel import Batching, Objective
 from metaaudit.config import Config
-from metaaudit.errors import ConfigError, TaskSetError
+from metaaudit.errors import CheckpointError, ConfigError, TaskSetError
 from metaaudit.inputs.checkpoints import fit_weights, read_checkpoint
 from metaaudit.inputs.task_set import TaskSet
 from metaaudit.inputs.tasks import load_tasks
@@ -94,7 +94,8 @@ def load_weights(problem: Problem) -> Weights:
     config = problem.config
     checkpoint = read_checkpoint(config.checkpoint)
     template = problem.model.initial()
-    params = fit_weights(checkpoint.weights, template, config.checkpoint)
+    weights = _without_state(checkpoint.weights, problem.model, config.checkpoint)
+    params = fit_weights(weights, template, config.checkpoint)
     params = {name: p.to(template[name]) for name, p in params.items()}
     return Weights(params, checkpoint.sha256, tuple(_disagreements(checkpoint.metadata, config)))
 
@@ -109,26 +110,55 @@ def _device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def _without_state(weights: Params, model: Model, where: object) -> Params:
+    """The weights without the module's own buffers, which are loaded, and without second names.
+
+    Raises:
+        CheckpointError: A buffer has another shape, or two names of one tensor differ.
+    """
+    params = dict(model.module.named_parameters())
+    names = {id(p): name for name, p in params.items()}
+    rest = dict(weights)
+    for name, tensor in model.module.state_dict(keep_vars=True).items():
+        if name in params or name not in weights:
+            continue
+        given = rest.pop(name)
+        twin = names.get(id(tensor))
+        if given.shape != tensor.shape or (
+            twin in weights and not torch.equal(given, weights[str(twin)])
+        ):
+            raise CheckpointError(
+                where,
+                f"{name} {list(given.shape)} does not fit the model",
+                f"{list(tensor.shape)}" + (f" and the values of {twin}" if twin else ""),
+            )
+        if twin is None:
+            tensor.copy_(given)
+        else:
+            rest.setdefault(twin, given)
+    return rest
+
+
 def _disagreements(metadata: dict[str, str], config: Config) -> list[str]:
     """Where the recipe in a checkpoint of ``metaaudit train`` differs from the configuration."""
     try:
         recipe = json.loads(metadata["recipe"])
+        trained = {
+            "learner": dict(recipe["learner"]),
+            "training": {"weight_decay": recipe["training"]["weight_decay"]},
+        }
         epoch, epochs = int(metadata["epoch"]), int(recipe["training"]["epochs"])
-        inner = recipe["learner"]
-        decay = recipe["training"]["weight_decay"]
     except (KeyError, ValueError, TypeError):
         return []  # from elsewhere: there is nothing to compare with
     found = []
     if epoch < epochs:
         found.append(f"the checkpoint was interrupted after epoch {epoch} of {epochs}")
-    for key, value in config.learner.model_dump(mode="json").items():
-        if inner.get(key) != value:
-            found.append(
-                f"learner.{key} is {value} but the checkpoint was trained with {inner[key]}"
-            )
-    if decay != config.training.weight_decay:
-        found.append(
-            f"training.weight_decay is {config.training.weight_decay} but the checkpoint was "
-            f"trained with {decay}"
-        )
+    now = config.model_dump(mode="json")
+    for section, values in trained.items():
+        for key, value in values.items():
+            if key in now[section] and now[section][key] != value:
+                found.append(
+                    f"{section}.{key} is {now[section][key]} but the checkpoint was trained with "
+                    f"{value}"
+                )
     return found

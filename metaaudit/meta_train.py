@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from metaaudit.bilevel import total_gradients
 from metaaudit.config import Config
 from metaaudit.console import Messages
-from metaaudit.errors import CheckpointError
+from metaaudit.errors import CheckpointError, is_interrupt
 from metaaudit.loading import prepare
 from metaaudit.manifest import evaluation
 from metaaudit.training import MetaTrainer, TrainingFiles, TrainingState
@@ -45,7 +45,7 @@ def run(config: Config, messages: Messages, *, resume: bool, overwrite: bool) ->
     """
     with messages.stage("load"):
         problem = prepare(config)
-        files = TrainingFiles.of(config, problem.train)
+        files = TrainingFiles.of(config, problem.train, problem.model.source)
     initial = problem.model.initial()
     state = files.load(initial) if resume else TrainingState.initial(initial)
     if not (resume or overwrite) and files.checkpoint.exists():
@@ -54,15 +54,22 @@ def run(config: Config, messages: Messages, *, resume: bool, overwrite: bool) ->
         )
     trainer = MetaTrainer(problem.objective, problem.train, problem.batching, config.training)
     left = (config.training.epochs - state.epoch) * len(problem.train)
+    saved = resume
+
+    def save(state: TrainingState) -> None:
+        nonlocal saved
+        files.save(state)
+        saved = True
+
     with messages.stage("train", left) as advance:
 
         def tell(tasks: int, loss: float, accuracy: float) -> None:
             advance(tasks, f"loss {loss:.3f} accuracy {accuracy:.3f}")
 
         try:
-            state = trainer.run(state, files.save, tell)
-        except KeyboardInterrupt:
-            if files.state.exists():
+            state = trainer.run(state, save, tell)
+        except (KeyboardInterrupt, Exception) as error:
+            if saved and is_interrupt(error):  # what is there may be of another run
                 messages.say(f"{files.checkpoint} has the last whole epoch; go on with --resume")
             raise
     with messages.stage("evaluate", len(problem.evaluation)) as advance:

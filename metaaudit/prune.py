@@ -8,13 +8,14 @@ from pathlib import Path
 
 from metaaudit.config import Config
 from metaaudit.errors import RunError
+from metaaudit.inputs.arrays import check_suffix
 from metaaudit.inputs.episodes import write_episodes
 from metaaudit.inputs.task_set import TaskSet
 from metaaudit.inputs.tasks import load_tasks
 from metaaudit.pruning import PrunePlan, apply_plan, make_plan
 from metaaudit.pruning.plan import NOTE, By, Drop
-from metaaudit.runs.atomic import write_json
-from metaaudit.runs.saved import SavedRun
+from metaaudit.runs.atomic import resolved, write_json
+from metaaudit.runs.saved import SavedRun, check_output
 
 SHOWN = 20
 
@@ -38,22 +39,44 @@ def run_prune(
     Raises:
         MetaauditError: The run or its data cannot be used, or a guard stopped the plan.
     """
-    if out is not None and out.exists():
-        raise RunError(out, "exists already", "a new file", "name another")
+    _check_targets(run, plan_file, out)
     saved = SavedRun.open(run)
     plan = make_plan(saved, drop, by, max_fraction)
     lines = _describe(plan)
-    if out is not None:
+    # The plan comes first: data without the reasons for what it lacks would be of little use.
+    if out is None:
+        write_json(plan_file, plan.to_json())
+    else:
         pruned = apply_plan(plan, _scored_tasks(saved))
+        write_json(plan_file, plan.to_json())
         write_episodes(out, pruned)
         lines.append(f"wrote {len(pruned)} tasks, {pruned.n_instances} instances: {out}")
-    write_json(plan_file, plan.to_json())
     return [*lines, f"plan: {plan_file}"]
+
+
+def _check_targets(run: Path, plan_file: Path, out: Path | None) -> None:
+    check_output(run, plan_file)
+    if plan_file.is_dir():
+        raise RunError(plan_file, "is a folder", "a file for the plan", "name a file in it")
+    if out is None:
+        return
+    if out.exists():
+        raise RunError(out, "exists already", "a new file", "name another")
+    if resolved(out) == resolved(plan_file):
+        raise RunError(out, "is the file of the plan too", "two files", "name another")
+    check_suffix(out)
 
 
 def _scored_tasks(saved: SavedRun) -> TaskSet:
     """The training tasks of a run, if they still are what was scored."""
-    config = Config.model_validate_json(json.dumps(saved.manifest["config"]))
+    try:
+        config = Config.model_validate_json(json.dumps(saved.manifest["config"]))
+    except ValueError as error:
+        raise RunError(
+            saved.path / "manifest.json",
+            f"holds a configuration that cannot be used ({error})",
+            remedy="score again into a new folder",
+        ) from None
     train, _ = load_tasks(config.tasks)
     if train.content_hash != saved.manifest["data"]["train"]["sha256"]:
         raise RunError(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
+import numpy.typing as npt
 
 from metaaudit.config import Config
 from metaaudit.inputs.task_set import SETS, TaskSet
@@ -51,10 +54,12 @@ def _values(task_set: TaskSet) -> str:
     )
 
 
-def _inputs(task_set: TaskSet) -> set[str]:
-    return {
-        task_set.pool.ids[row]
-        for task in task_set.tasks
-        for name in SETS
-        for row in task.rows(name)
-    }
+def _inputs(task_set: TaskSet) -> set[bytes]:
+    """Digests of the inputs as the model sees them: ids say nothing across files."""
+    used = np.unique(np.concatenate([task.rows(name) for task in task_set.tasks for name in SETS]))
+    return {_digest(task_set.pool.values(row)) for row in used}
+
+
+def _digest(values: npt.NDArray[np.floating]) -> bytes:
+    # In one precision, and with 0 for -0, for files that hold the same inputs in another type.
+    return hashlib.sha256((values.astype(np.float32) + 0.0).tobytes()).digest()

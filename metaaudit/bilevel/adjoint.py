@@ -12,10 +12,16 @@ from metaaudit.bilevel.total_hessian import TotalHessian
 from metaaudit.config.schema import InfluenceConfig
 from metaaudit.curvature import task_fisher_factor
 from metaaudit.errors import ConfigError, IncompleteError
+from metaaudit.inputs.task_set import TaskSet
 from metaaudit.linalg import Solution, Status, cg, neumann, solve_dense, solve_low_rank
 
 AUTO_DAMPING = 0.1
-NOTHING_ODD: tuple[str, ...] = ()
+ADVICE = {
+    Status.MAX_ITERATIONS: "raise influence.damping or influence.max_iterations",
+    Status.NEGATIVE_CURVATURE: "raise influence.damping",
+    Status.STAGNATED: "raise influence.damping, or use compute.dtype: float64",
+    Status.DIVERGED: "raise influence.damping",
+}
 DENSE_LIMIT = 5000
 
 
@@ -73,20 +79,17 @@ def solve_adjoint(
     """
     if config.method == "dot":
         return Adjoint(targets.double(), None, 0.0)
-    factor = task_fisher_factor(gradients, query_sizes(hessian))
+    factor = task_fisher_factor(gradients, query_sizes(hessian.task_set))
     damping = auto_damping(factor) if config.damping == "auto" else config.damping
     shift = weight_decay + damping
-    if config.curvature == "task-fisher":
-        if shift <= 0:
-            raise ConfigError(
-                "influence.damping",
-                "is 0 and so is training.weight_decay, which leaves the task-fisher singular",
-                "a positive sum",
-                "use damping: auto",
-            )
-        solution, warnings = solve_low_rank(factor, shift, targets), NOTHING_ODD
-    else:
-        solution, warnings = _solve_exact(config, hessian.shifted(shift), targets)
+    try:
+        if config.curvature == "task-fisher":
+            attempts = [_solve_fisher(factor, shift, targets)]
+        else:
+            attempts = _solve_exact(config, hessian.shifted(shift), targets)
+    except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
+        raise _singular(damping, weight_decay) from None
+    solution, warnings = attempts[-1], [_fell_back(attempt) for attempt in attempts[:-1]]
     if not bool(solution.value.isfinite().all()):
         raise IncompleteError(
             "influence",
@@ -95,19 +98,19 @@ def solve_adjoint(
             "raise influence.damping or use compute.dtype: float64",
         )
     if not solution.converged:
-        warnings = (*warnings, _not_converged(solution, config))
-    return Adjoint(solution.value, solution, damping, warnings)
+        warnings.append(_not_converged(solution))
+    return Adjoint(solution.value, solution, damping, tuple(warnings))
 
 
-def query_sizes(hessian: TotalHessian) -> Tensor:
-    """Number of query instances of every training task, ``[n_tasks]``."""
-    sizes = [len(task.query) for task in hessian.task_set.tasks]
-    return torch.tensor(sizes, device=hessian.batching.device)
+def query_sizes(task_set: TaskSet) -> Tensor:
+    """Number of query instances of every task, ``[n_tasks]``."""
+    return torch.tensor([len(task.query) for task in task_set.tasks])
 
 
 def auto_damping(factor: Tensor) -> float:
     """A tenth of the mean eigenvalue of ``V^T V`` in the span of the rows of ``V``."""
-    return AUTO_DAMPING * float((factor * factor).sum()) / len(factor)
+    rank = min(factor.shape)
+    return AUTO_DAMPING * float((factor * factor).sum()) / rank
 
 
 def curvature_scale(
@@ -125,7 +128,7 @@ def curvature_scale(
     rows = torch.linspace(0, len(gradients) - 1, min(n_tasks, len(gradients))).long().tolist()
     unit = direction / (direction.norm() or 1.0)
     some = hessian.over(rows)
-    factor = task_fisher_factor(gradients[rows], query_sizes(some))
+    factor = task_fisher_factor(gradients[rows], query_sizes(some.task_set))
     return CurvatureScale(
         exact=float(unit @ some(unit[None])[0]),
         approximate=float((factor @ unit).square().sum()),
@@ -133,9 +136,14 @@ def curvature_scale(
     )
 
 
-def _solve_exact(
-    config: InfluenceConfig, hessian: TotalHessian, targets: Tensor
-) -> tuple[Solution, tuple[str, ...]]:
+def _solve_fisher(factor: Tensor, shift: float, targets: Tensor) -> Solution:
+    if shift <= 0:
+        raise _singular(shift, 0.0)
+    return solve_low_rank(factor, shift, targets)
+
+
+def _solve_exact(config: InfluenceConfig, hessian: TotalHessian, targets: Tensor) -> list[Solution]:
+    """All attempts; the last one counts."""
     if config.solver == "dense":
         if targets.shape[1] > DENSE_LIMIT:
             raise ConfigError(
@@ -144,28 +152,39 @@ def _solve_exact(
                 f"at most {DENSE_LIMIT} parameters",
                 "use cg",
             )
-        return solve_dense(hessian, targets), NOTHING_ODD
+        return [solve_dense(hessian, targets)]
     by_cg = partial(
         cg, hessian, targets, tolerance=config.tolerance, max_iterations=config.max_iterations
     )
     if config.solver != "neumann":
-        return by_cg(), NOTHING_ODD
-    solution = neumann(
+        return [by_cg()]
+    series = neumann(
         hessian, targets, tolerance=config.tolerance, max_iterations=config.max_iterations
     )
-    if Status.DIVERGED not in solution.status:
-        return solution, NOTHING_ODD
-    warning = (
-        f"Neumann diverged (relative residual {max(solution.residual):.1e} after "
-        f"{max(solution.iterations)} terms: an eigenvalue is negative); solved by CG instead"
+    return [series, by_cg()] if Status.DIVERGED in series.status else [series]
+
+
+def _singular(damping: float, weight_decay: float) -> ConfigError:
+    return ConfigError(
+        "influence.damping",
+        f"{damping:.1e} with training.weight_decay {weight_decay:.1e} leaves a singular Hessian",
+        "a curvature that can be inverted",
+        "give a larger number",
     )
-    return by_cg(), (warning,)
 
 
-def _not_converged(solution: Solution, config: InfluenceConfig) -> str:
-    left = [status for status in solution.status if status is not Status.CONVERGED]
+def _fell_back(series: Solution) -> str:
     return (
-        f"{solution.solver} did not converge for {len(left)} of {len(solution.status)} targets "
-        f"({', '.join(sorted(set(left)))}; worst relative residual {max(solution.residual):.1e}, "
-        f"asked {config.tolerance:.0e}): raise influence.damping or influence.max_iterations"
+        f"Neumann diverged (relative residual {max(series.residual):.1e} after "
+        f"{max(series.iterations)} terms: an eigenvalue is negative); solved by CG instead"
+    )
+
+
+def _not_converged(solution: Solution) -> str:
+    left = sorted({status for status in solution.status if status is not Status.CONVERGED})
+    count = sum(status is not Status.CONVERGED for status in solution.status)
+    return (
+        f"{solution.solver} did not converge for {count} of {len(solution.status)} targets "
+        f"({', '.join(left)}; worst relative residual {max(solution.residual):.1e}): "
+        f"{'; '.join(dict.fromkeys(ADVICE[status] for status in left))}"
     )

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
-from torch.func import grad, jvp, vmap
+from torch.func import grad, jvp
 
 from metaaudit.bilevel.batch import Batching, TaskTensors
 from metaaudit.bilevel.objective import Objective, over_tasks
@@ -44,25 +44,23 @@ class TotalHessian:
     def __call__(self, vectors: Tensor) -> Tensor:
         """Products ``[n_rhs, n_params]`` with the rows of ``vectors [n_rhs, n_params]``."""
         layout = Layout.of(self.params)
+        # Tangents of norm 1 keep single precision away from its limits.
         scale = vectors.norm(dim=1, keepdim=True).clamp_min(torch.finfo(torch.float64).tiny)
-        tangents = layout.unflatten(vectors / scale, self.params)
+        tangents = [layout.unflatten(row, self.params) for row in vectors / scale]
         total = torch.zeros_like(vectors, dtype=torch.float64)
         for batch in self.batching.batches(self.task_set):
-            product = self._product(tangents, batch.data)
-            total += layout.flatten(product).double()
+            # One tangent at a time, so that memory does not grow with their number.
+            for row, tangent in enumerate(tangents):
+                total[row] += layout.flatten(self._product(tangent, batch.data)).double()
         products: Tensor = total * scale / len(self.task_set) + self.shift * vectors
         return products
 
-    def _product(self, tangents: Params, data: TaskTensors) -> Params:
-        """Sum over the batch of ``D^2 L_k`` times each tangent."""
+    def _product(self, tangent: Params, data: TaskTensors) -> Params:
+        """Sum over the batch of ``D^2 L_k`` times the tangent."""
 
         def batch_loss(params: Params) -> Tensor:
             total: Tensor = over_tasks(self.objective.task_loss, params, data).sum()
             return total
 
-        def product(tangent: Params) -> Params:
-            result: Params = jvp(grad(batch_loss), (self.params,), (tangent,))[1]
-            return result
-
-        products: Params = vmap(product)(tangents)
-        return products
+        product: Params = jvp(grad(batch_loss), (self.params,), (tangent,))[1]
+        return product

@@ -13,7 +13,8 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -21,15 +22,17 @@ from typing import Any, Literal
 import h5py
 import numpy as np
 import numpy.typing as npt
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from platformdirs import user_cache_path
 
 from metaaudit.errors import RunError
 from metaaudit.runs.atomic import replacing
+from metaaudit.runs.hdf5 import writing
 
 FORMAT = 2
 CHUNK_BYTES = 1 << 20
 SEAL_BYTES = 512  # the smallest user block
+QUIET_WAIT_S = 1.0  # after which a wait for another process is told
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -73,12 +76,14 @@ class FactorCache:
     Attributes:
         folder: Where the files are.
         uses: What each request came to, by its label.
-        warnings: One line for each damaged file that was set aside.
+        warnings: One line for each damaged file that was set aside and each that was not written.
+        say: Told, at once, of a wait for another process.
     """
 
     folder: Path
     uses: dict[str, CacheUse] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    say: Callable[[str], None] = lambda _: None
 
     def get(
         self,
@@ -97,10 +102,10 @@ class FactorCache:
             label: What the request is called in ``uses``.
 
         Raises:
-            RunError: The folder cannot be written to.
+            RunError: The folder cannot be made or locked.
         """
         path, key = self._path(name, depends_on)
-        with self._lock(path):
+        with self._locked(path):
             started = time.perf_counter()
             stored = self._read(path, key)
             if stored is not None:
@@ -123,12 +128,16 @@ class FactorCache:
         key = hashlib.sha256(text.encode()).hexdigest()
         return self.folder / f"{name}-{key[:32]}.h5", key
 
-    def _lock(self, path: Path) -> FileLock:
+    @contextmanager
+    def _locked(self, path: Path) -> Iterator[None]:
+        lock = FileLock(path.with_suffix(".lock"))
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(path.with_suffix(".lock"))
-            lock.acquire()
-            lock.release()
+            try:
+                lock.acquire(timeout=QUIET_WAIT_S)
+            except Timeout:
+                self.say(f"waiting for another process that holds {lock.lock_file}")
+                lock.acquire()
         except OSError as error:
             raise RunError(
                 path.parent,
@@ -136,7 +145,10 @@ class FactorCache:
                 "a folder you may write to",
                 "set METAAUDIT_CACHE_DIR",
             ) from None
-        return lock
+        try:
+            yield
+        finally:
+            lock.release()
 
     def _read(self, path: Path, key: str) -> Stored | None:
         if not path.is_file():
@@ -153,15 +165,19 @@ class FactorCache:
             return None
 
     def _write(self, path: Path, key: str, stored: Stored) -> None:
-        with replacing(path) as temporary:
-            with h5py.File(temporary, "w", userblock_size=SEAL_BYTES) as file:
-                for name, values in stored.arrays.items():
-                    chunks = chunk_shape(values)
-                    file.create_dataset(name, data=values, chunks=chunks, fletcher32=True)
-                file.attrs["key"] = key
-                file.attrs["seconds"] = stored.seconds
-                file.attrs["complete"] = True
-            seal(temporary)
+        """Stores the arrays or warns: what was dear to compute is not given up for a full disk."""
+        try:
+            with replacing(path) as temporary:
+                with writing(temporary, userblock_size=SEAL_BYTES) as file:
+                    for name, values in stored.arrays.items():
+                        chunks = chunk_shape(values)
+                        file.create_dataset(name, data=values, chunks=chunks, fletcher32=True)
+                    file.attrs["key"] = key
+                    file.attrs["seconds"] = stored.seconds
+                    file.attrs["complete"] = True
+                seal(temporary)
+        except (OSError, RunError) as error:
+            self.warnings.append(f"cache file {path.name} was not written ({error})")
 
 
 def chunk_shape(values: npt.NDArray[Any]) -> tuple[int, ...]:

@@ -17,5 +17,5 @@ def task_fisher_factor(gradients: Tensor, query_sizes: Tensor) -> Tensor:
         gradients: ``[n_tasks, n_params]`` total gradients ``g_k = D L_k``.
         query_sizes: ``[n_tasks]`` numbers of query instances ``m_k``.
     """
-    weights = (query_sizes.double() / len(gradients)).sqrt()
+    weights = (query_sizes.to(gradients.device).double() / len(gradients)).sqrt()
     return gradients.double() * weights[:, None]

@@ -1,6 +1,6 @@
 """Influence of tasks and instances on the evaluation loss."""
 
-from metaaudit.influence.outliers import discoveries, harmful_tasks, laplace_tail, robust_z
+from metaaudit.influence.outliers import discoveries, harmful_tasks, laplace_tail
 from metaaudit.influence.scores import instance_influence, task_influence
 
 __all__ = [
@@ -8,6 +8,5 @@ __all__ = [
     "harmful_tasks",
     "instance_influence",
     "laplace_tail",
-    "robust_z",
     "task_influence",
 ]

@@ -5,17 +5,11 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from metaaudit.robust import MAD_TO_SIGMA, robust_z
+
 Scores = npt.NDArray[np.float64]
 
-MAD_TO_SIGMA = 1.4826
-
-
-def robust_z(values: Scores) -> Scores:
-    """``(x - median) / (1.4826 MAD)`` of every value; all 0 where the MAD is 0."""
-    centred = values - np.median(values)
-    spread = MAD_TO_SIGMA * np.median(np.abs(centred))
-    z: Scores = centred / spread if spread > 0 else np.zeros_like(values)
-    return z
+FEWEST = 20
 
 
 def laplace_tail(z: Scores) -> Scores:
@@ -44,11 +38,15 @@ def discoveries(p_values: Scores, fdr: float) -> npt.NDArray[np.bool_]:
 
 
 def harmful_tasks(influence: Scores, fdr: float) -> tuple[Scores, npt.NDArray[np.bool_]]:
-    """Robust z-scores of the influence and the FDR-controlled upper outliers.
+    """Robust z-scores of the influence and the upper outliers at a nominal false-discovery rate.
+
+    The spread is estimated from the same values, so below ``FEWEST`` tasks, where that estimate is
+    too rough, nothing is flagged.
 
     Args:
         influence: ``[n_tasks]``, positive = harmful.
         fdr: Share of false flags that is accepted among the flags.
     """
     z = robust_z(influence)
-    return z, discoveries(laplace_tail(z), fdr) & (influence > 0)
+    flagged = discoveries(laplace_tail(z), fdr) & (influence > 0) & (len(influence) >= FEWEST)
+    return z, flagged

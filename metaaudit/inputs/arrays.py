@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from metaaudit.errors import TaskSetError
 from metaaudit.runs.atomic import replacing
+from metaaudit.runs.hdf5 import writing
 
 Array = npt.NDArray[Any]
 
@@ -59,7 +60,7 @@ def write_arrays(path: Path, arrays: Mapping[str, Array]) -> None:
             with temporary.open("wb") as stream:
                 np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
         else:
-            with h5py.File(temporary, "w") as file:
+            with writing(temporary) as file:
                 for name, array in arrays.items():
                     _write_dataset(file, name, array)
 

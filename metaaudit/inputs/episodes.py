@@ -18,6 +18,7 @@ Equal ids mean the same input: it is held once, and must be equal wherever it oc
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,6 +37,7 @@ ABSENT = -1
 _REQUIRED = ("support_x", "support_y", "query_x", "query_y")
 _INPUTS = tuple(np.dtype(name) for name in ("uint8", "float16", "float32", "float64"))
 _TEXT = ("task_id", "support_id", "query_id", "class_names")
+_UNFIT = re.compile("[\0-\x1f\x7f-\x9f\ud800-\udfff]")  # control characters, lone surrogates
 
 
 def load_episodes(config: EpisodesConfig) -> tuple[TaskSet, TaskSet]:
@@ -218,8 +220,10 @@ def _check_shape(
 def _check_kinds(path: Path, arrays: Mapping[str, Array]) -> None:
     for name, array in arrays.items():
         where, got = f"{path}: {name}", f"has dtype {array.dtype}"
-        if name in _TEXT and array.dtype.kind != "U":
-            raise TaskSetError(where, got, "text", "array.astype(str)")
+        if name in _TEXT:
+            if array.dtype.kind != "U":
+                raise TaskSetError(where, got, "text", "array.astype(str)")
+            _check_text(where, array)
         if name.endswith("_x") and array.dtype.newbyteorder("=") not in _INPUTS:
             raise TaskSetError(where, got, "uint8, float16, float32 or float64", "convert it")
         if name.endswith("_y") and array.dtype.kind not in "iu":
@@ -264,8 +268,17 @@ def _default_pixels(pool: ImagePool) -> Array:
 def _text(path: Path, values: Any) -> Array:
     """Text as an array that reads back as it was."""
     array = np.array(values, dtype=object)
-    for text in array.flat:
-        # A NUL at the end would be dropped, and half a Unicode character is no UTF-8.
-        if "\0" in text or text.encode(errors="replace").decode() != text:
-            raise TaskSetError(path, f"{text!a} cannot be stored", "text without NUL")
+    _check_text(path, array)
     return array.astype(str)
+
+
+def _check_text(where: object, texts: Array) -> None:
+    """Refuses what would break a line of a report or is no UTF-8."""
+    for text in texts.flat:
+        if _UNFIT.search(text):
+            raise TaskSetError(
+                where,
+                f"{str(text)!r} holds a control character or half a Unicode character",
+                "printable text",
+                "rename it",
+            )

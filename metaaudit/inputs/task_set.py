@@ -15,7 +15,6 @@ SetName = Literal["support", "query"]
 SETS: tuple[SetName, SetName] = ("support", "query")
 
 Ints = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -39,13 +38,13 @@ class ImagePool:
         """Shape of one input, without the batch dimension."""
         return tuple(self.pixels.shape[1:])
 
-    def values(self, rows: Ints) -> Floats:
-        """Returns the model's inputs ``[*rows.shape, *input_shape]`` as float32."""
+    def values(self, rows: Ints) -> npt.NDArray[np.floating]:
+        """Returns the model's inputs ``[*rows.shape, *input_shape]``, float32 or float64."""
         picked = self.pixels[rows]
         if picked.dtype == np.uint8:
             picked = 255 - picked if self.invert else picked
             return picked.astype(np.float32) / np.float32(self.scale)
-        return picked.astype(np.float32)
+        return picked.astype(np.float64 if picked.dtype == np.float64 else np.float32)
 
 
 @dataclass(frozen=True)

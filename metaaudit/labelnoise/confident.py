@@ -52,7 +52,10 @@ def label_noise(log_probabilities: Probabilities, task_set: TaskSet) -> LabelNoi
     for row, task in enumerate(task_set.tasks):
         labels = np.concatenate([task.support_y, task.query_y])
         part = slice(start, start := start + len(labels))
+        classes = np.unique(labels)
+        # Given that it is one of the task's classes: a head may have more outputs than those.
         log_p = log_probabilities[part]
+        log_p = log_p - np.logaddexp.reduce(log_p[:, classes], axis=1, keepdims=True)
         given = log_p[np.arange(len(labels)), labels]
         loss[part], score[part] = -given, -np.expm1(given)
         suggested[part] = suggested_label(np.exp(log_p), labels)

@@ -64,17 +64,22 @@ def cross_fit(
         result = np.empty((task_set.n_instances, logits[0][1].shape[-1]))
         for instances, part in logits:
             result[instances] = part
-        repeats.append(result - np.logaddexp.reduce(result, axis=1, keepdims=True))
-    mean: Probabilities = np.logaddexp.reduce(repeats, axis=0) - np.log(len(repeats))
+        repeats.append(result)
+    with np.errstate(invalid="ignore"):  # a fit that diverged is the caller's to judge
+        log_p = [one - np.logaddexp.reduce(one, axis=1, keepdims=True) for one in repeats]
+        mean: Probabilities = np.logaddexp.reduce(log_p, axis=0) - np.log(len(log_p))
     return mean
 
 
 def assign_folds(task: Task, folds: int, seed: tuple[int, int]) -> Ints:
     """The fold ``[n + m]`` of each instance, stratified by given label.
 
-    It depends on the task's id and labels and on the seed, not on the other tasks or their order.
+    An image that occurs more than once is in one fold, lest it vouch for its own label. Folds
+    depend on the task's id and labels and on the seed, not on the other tasks or their order.
     """
-    labels = np.concatenate([task.support_y, task.query_y])
+    rows = np.concatenate([task.support, task.query])
+    _, first, image = np.unique(rows, return_index=True, return_inverse=True)
+    labels = np.concatenate([task.support_y, task.query_y])[first]
     name = int.from_bytes(hashlib.sha256(task.task_id.encode()).digest()[:8], "big")
     rng = np.random.default_rng([*seed, name])
     # Dealing the instances out class by class gives each fold its share of every class.
@@ -83,7 +88,7 @@ def assign_folds(task: Task, folds: int, seed: tuple[int, int]) -> Ints:
     )
     assigned = np.empty(len(labels), dtype=np.int64)
     assigned[order] = np.arange(len(labels)) % min(folds, len(labels))
-    return assigned
+    return assigned[image]
 
 
 def _out_of_fold(objective: Objective, params: Params, data: TaskTensors, folds: Tensor) -> Tensor:
@@ -101,4 +106,5 @@ def _out_of_fold(objective: Objective, params: Params, data: TaskTensors, folds:
         return objective.forward(objective.adapt(params, w, TaskTensors(x, y, x, y)), x)
 
     logits = vmap(vmap(fit, in_dims=(None, None, 0)))(inputs, labels, weights)
-    return (logits * held_out[..., None]).sum(dim=1)
+    # Chosen, not multiplied by 0 and 1: a fit that diverged must not reach the other folds.
+    return logits.where(held_out[..., None], 0.0).sum(dim=1)

@@ -12,7 +12,7 @@ def cg(matvec: MatVec, rhs: Tensor, *, tolerance: float, max_iterations: int) ->
     """Solves ``A x = b`` for a symmetric positive definite ``A`` (Hestenes and Stiefel, 1952).
 
     A direction ``p`` with ``p . A p <= 0`` shows that ``A`` is not positive definite: that
-    right-hand side stops there with its last iterate and says so.
+    right-hand side stops there and says so. The iterate with the least residual is returned.
 
     Args:
         matvec: Applies ``A`` to the rows of ``[n_rhs, size]``.
@@ -24,21 +24,25 @@ def cg(matvec: MatVec, rhs: Tensor, *, tolerance: float, max_iterations: int) ->
         The solution; its residuals are recomputed from ``b - A x``, not updated.
     """
     rhs = rhs.double()
-    value = torch.zeros_like(rhs)
+    value, best = torch.zeros_like(rhs), torch.zeros_like(rhs)
     residual = rhs.clone()
     direction = residual.clone()
     square = (residual * residual).sum(1)
-    done = relative_residual(residual, rhs) <= tolerance
+    left = relative_residual(residual, rhs)
+    least = left.clone()
+    done = left <= tolerance
     indefinite = torch.zeros_like(done)
     iterations = torch.zeros(len(rhs), dtype=torch.int64, device=rhs.device)
-    history = [float(relative_residual(residual, rhs).max())]
+    history = [float(left.max())]
     for _ in range(max_iterations):
-        if bool((done | indefinite).all()):
-            break
-        product = matvec(direction).double()
-        curvature = (direction * product).sum(1)
-        indefinite |= ~done & (curvature <= 0)
         moving = ~(done | indefinite)
+        if not bool(moving.any()):
+            break
+        product = torch.zeros_like(rhs)
+        product[moving] = matvec(direction[moving]).double()
+        curvature = (direction * product).sum(1)
+        indefinite |= moving & (curvature <= 0)
+        moving &= ~indefinite
         step = torch.where(moving, square / curvature.where(moving, 1.0), 0.0)
         value += step[:, None] * direction
         residual -= step[:, None] * product
@@ -47,14 +51,18 @@ def cg(matvec: MatVec, rhs: Tensor, *, tolerance: float, max_iterations: int) ->
         direction = torch.where(moving[:, None], residual + ratio[:, None] * direction, direction)
         square = new_square
         iterations += moving
-        done |= moving & (relative_residual(residual, rhs) <= tolerance)
-        history.append(float(relative_residual(residual, rhs).max()))
-    actual = relative_residual(rhs - matvec(value).double(), rhs)
+        left = relative_residual(residual, rhs)
+        # Residuals of CG need not fall steadily, least of all where A is indefinite.
+        best = torch.where((left < least)[:, None], value, best)
+        least = torch.minimum(left, least)
+        done |= moving & (left <= tolerance)
+        history.append(float(left.max()))
+    actual = relative_residual(rhs - matvec(best).double(), rhs)
     return Solution(
-        value=value,
+        value=best,
         status=tuple(
-            _status(bool(bad), float(left), tolerance)
-            for bad, left in zip(indefinite, actual, strict=True)
+            _status(bool(met), bool(bad), float(gap), tolerance)
+            for met, bad, gap in zip(done, indefinite, actual, strict=True)
         ),
         residual=tuple(actual.tolist()),
         iterations=tuple(iterations.tolist()),
@@ -63,8 +71,10 @@ def cg(matvec: MatVec, rhs: Tensor, *, tolerance: float, max_iterations: int) ->
     )
 
 
-def _status(indefinite: bool, residual: float, tolerance: float) -> Status:
+def _status(met: bool, indefinite: bool, residual: float, tolerance: float) -> Status:
     if indefinite:
         return Status.NEGATIVE_CURVATURE
-    # The recursion drifts from the true residual by rounding, so a factor of ten is allowed.
-    return Status.CONVERGED if residual <= 10 * tolerance else Status.MAX_ITERATIONS
+    if not met:
+        return Status.MAX_ITERATIONS
+    # The recursion met the tolerance; it drifts from the true residual by the products' rounding.
+    return Status.CONVERGED if residual <= 10 * tolerance else Status.STAGNATED

@@ -7,6 +7,9 @@ from torch import Tensor
 
 from metaaudit.linalg.solution import MatVec, Solution, Status, relative_residual
 
+# A direct solve that leaves more than this was too ill-conditioned for float64.
+DIRECT_TOLERANCE = 1e-6
+
 
 def materialise(matvec: MatVec, size: int, *, like: Tensor, block: int = 64) -> Tensor:
     """The matrix ``[size, size]`` of an operator, float64, by products with unit vectors."""
@@ -18,6 +21,8 @@ def materialise(matvec: MatVec, size: int, *, like: Tensor, block: int = 64) -> 
 def solve_dense(matvec: MatVec, rhs: Tensor) -> Solution:
     """Solves ``A x = b`` with the materialised matrix, symmetrised; for small problems and tests.
 
+    A matrix that is not positive definite is reported as negative curvature.
+
     Args:
         matvec: Applies ``A`` to the rows of ``[n_rhs, size]``.
         rhs: ``[n_rhs, size]``.
@@ -25,8 +30,10 @@ def solve_dense(matvec: MatVec, rhs: Tensor) -> Solution:
     rhs = rhs.double()
     matrix = materialise(matvec, rhs.shape[1], like=rhs)
     matrix = (matrix + matrix.T) / 2
-    value = torch.linalg.solve(matrix, rhs.T).T
-    return _direct(value, rhs - value @ matrix, rhs, solver="dense")
+    eigenvalues, basis = torch.linalg.eigh(matrix)
+    value = ((rhs @ basis) / eigenvalues) @ basis.T
+    definite = bool(eigenvalues[0] > 0)
+    return _direct(value, rhs - value @ matrix, rhs, solver="dense", definite=definite)
 
 
 def solve_low_rank(factor: Tensor, shift: float, rhs: Tensor) -> Solution:
@@ -45,11 +52,13 @@ def solve_low_rank(factor: Tensor, shift: float, rhs: Tensor) -> Solution:
     inner = torch.cholesky_solve(factor @ rhs.T, torch.linalg.cholesky(gram))
     value = (rhs - (factor.T @ inner).T) / shift
     residual = rhs - (value @ factor.T) @ factor - shift * value
-    return _direct(value, residual, rhs, solver="dual")
+    return _direct(value, residual, rhs, solver="dual", definite=True)
 
 
-def _direct(value: Tensor, residual: Tensor, rhs: Tensor, *, solver: str) -> Solution:
+def _direct(
+    value: Tensor, residual: Tensor, rhs: Tensor, *, solver: str, definite: bool
+) -> Solution:
     left = relative_residual(residual, rhs)
-    # A direct solve that leaves more than this was too ill-conditioned for float64.
-    status = tuple(Status.CONVERGED if one <= 1e-6 else Status.DIVERGED for one in left)
+    solved = Status.CONVERGED if definite else Status.NEGATIVE_CURVATURE
+    status = tuple(solved if one <= DIRECT_TOLERANCE else Status.STAGNATED for one in left)
     return Solution(value, status, tuple(left.tolist()), (0,) * len(rhs), (), solver)

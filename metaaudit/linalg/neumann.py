@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
 from metaaudit.linalg.solution import MatVec, Solution, Status, relative_residual
+
+RISEN = 1.01
 
 
 def largest_eigenvalue(
@@ -48,28 +48,32 @@ def neumann(matvec: MatVec, rhs: Tensor, *, tolerance: float, max_iterations: in
         max_iterations: Number of terms J.
 
     Returns:
-        The solution; a residual that has grown past its start, or is not finite, is reported as
-        divergence.
+        The solution. If every eigenvalue is positive the residual falls at every step, so one that
+        has risen is reported as divergence.
     """
     rhs = rhs.double()
     scale = 1.1 * largest_eigenvalue(matvec, rhs) or 1.0
     value = torch.zeros_like(rhs)
     residual = rhs
     left = relative_residual(residual, rhs)
+    least = left
     history = [float(left.max())]
     iterations = torch.zeros(len(rhs), dtype=torch.int64, device=rhs.device)
     for _ in range(max_iterations):
-        moving = left > tolerance
-        if not bool(moving.any()) or not math.isfinite(history[-1]) or history[-1] > 10:
+        moving = (left > tolerance) & (left <= RISEN * least)
+        if not bool(moving.any()):
             break
         value = value + torch.where(moving[:, None], residual / scale, 0.0)
         residual = rhs - matvec(value).double()
         left = relative_residual(residual, rhs)
+        least = torch.minimum(left, least)
         iterations += moving
         history.append(float(left.max()))
     return Solution(
         value=value,
-        status=tuple(_status(float(one), tolerance) for one in left),
+        status=tuple(
+            _status(float(one), float(low), tolerance) for one, low in zip(left, least, strict=True)
+        ),
         residual=tuple(left.tolist()),
         iterations=tuple(iterations.tolist()),
         history=tuple(history),
@@ -77,7 +81,8 @@ def neumann(matvec: MatVec, rhs: Tensor, *, tolerance: float, max_iterations: in
     )
 
 
-def _status(residual: float, tolerance: float) -> Status:
+def _status(residual: float, least: float, tolerance: float) -> Status:
     if residual <= tolerance:
         return Status.CONVERGED
-    return Status.MAX_ITERATIONS if residual <= 1 else Status.DIVERGED
+    # Written so that a residual that is not a number counts as risen.
+    return Status.MAX_ITERATIONS if residual <= RISEN * least else Status.DIVERGED

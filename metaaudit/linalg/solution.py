@@ -13,10 +13,11 @@ MatVec = Callable[[Tensor], Tensor]
 
 
 class Status(StrEnum):
-    """How a solve ended."""
+    """How a solve ended; ``stagnated`` is at the precision of the products with the operator."""
 
     CONVERGED = "converged"
     MAX_ITERATIONS = "max-iterations"
+    STAGNATED = "stagnated"
     NEGATIVE_CURVATURE = "negative-curvature"
     DIVERGED = "diverged"
 

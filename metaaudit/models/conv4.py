@@ -10,7 +10,8 @@ from metaaudit.config.schema import Conv4Config
 from metaaudit.errors import ModelError
 
 BLOCKS = 4
-GROUPS = 8
+MOST_GROUPS = 8
+GROUP_CHANNELS = 4
 
 
 class SpatialMean(nn.Module):
@@ -61,9 +62,14 @@ def _block(channels: int, config: Conv4Config) -> nn.Module:
     if config.norm == "batch":
         layers["norm"] = nn.BatchNorm2d(config.hidden, track_running_stats=False)
     elif config.norm == "group":
-        groups = GROUPS if config.hidden % GROUPS == 0 else 1
-        layers["norm"] = nn.GroupNorm(groups, config.hidden)
+        layers["norm"] = nn.GroupNorm(_groups(config.hidden), config.hidden)
     layers["relu"] = nn.ReLU()
     if pooled:
         layers["pool"] = nn.MaxPool2d(2)
     return nn.Sequential(layers)
+
+
+def _groups(channels: int) -> int:
+    """As many groups as divide the channels and have some each: one value has no spread."""
+    fitting = range(1, min(MOST_GROUPS, channels // GROUP_CHANNELS) + 1)
+    return max((groups for groups in fitting if channels % groups == 0), default=1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import inspect
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -44,16 +43,18 @@ def from_factory(config: FactoryConfig) -> tuple[nn.Module, str]:
             f"returned a {type(module).__name__}",
             "a torch.nn.Module",
         )
-    return module, _source_hash(config, type(module))
+    return module, _source_hash(config, module)
 
 
-def _source_hash(config: FactoryConfig, kind: type[nn.Module]) -> str:
-    """Of the factory's module, the class of what it returned and all modules in the folder."""
-    own = sys.modules[config.factory.partition(":")[0]].__file__
-    files = {Path(file) for file in (own, inspect.getsourcefile(kind)) if file}
+def _source_hash(config: FactoryConfig, module: nn.Module) -> str:
+    """Of the factory's file, those of all classes in the module, and all files in the folder."""
+    names = {type(part).__module__ for part in module.modules()}
+    names.add(config.factory.partition(":")[0])
+    files = {getattr(sys.modules.get(name), "__file__", None) for name in names}
+    paths = {Path(file) for file in files if file}
     if config.path is not None:
-        files.update(config.path.rglob("*.py"))
-    digests = sorted(hashlib.sha256(file.read_bytes()).hexdigest() for file in files)
+        paths.update(config.path.rglob("*.py"))
+    digests = sorted(hashlib.sha256(path.read_bytes()).hexdigest() for path in paths)
     return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from metaaudit.models.normalisation import with_batch_statistics
+from metaaudit.models.normalisation import with_elementary_norms
 
 Params = dict[str, Tensor]
 """Parameters by name."""
@@ -24,17 +24,29 @@ class Model:
     """
 
     def __init__(self, module: nn.Module, source: str) -> None:
-        self.module = with_batch_statistics(module).eval()
+        self.module = with_elementary_norms(module).eval()
         self.source = source
+        # torch ties names itself, but leaves a shared module with the tensors of the last call.
+        first = {id(p): name for name, p in self.module.named_parameters()}
+        self._places = {
+            f"{path}.{name}".lstrip("."): first[id(p)]
+            for path, part in self.module.named_modules()
+            for name, p in part.named_parameters(recurse=False, remove_duplicate=False)
+        }
 
     def __call__(self, params: Params, inputs: Tensor) -> Tensor:
         """Outputs ``[batch, ways]`` at ``params`` for ``inputs [batch, ...]``."""
-        outputs: Tensor = functional_call(self.module, params, (inputs,))
+        placed = {place: params[name] for place, name in self._places.items()}
+        outputs: Tensor = functional_call(self.module, placed, (inputs,), tie_weights=False)
         return outputs
 
     def initial(self) -> Params:
         """A detached copy of the module's own parameters, each held once."""
         return {name: p.detach().clone() for name, p in self.module.named_parameters()}
+
+    def constants(self) -> Params:
+        """Tensors that the outputs depend on and that are no parameters."""
+        return dict(self.module.named_buffers())
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Model:
         """Moves the module, buffers included, and returns it."""

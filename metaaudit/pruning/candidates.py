@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+import numpy as np
+
+from metaaudit.robust import robust_z
 from metaaudit.runs.saved import SavedRun
 from metaaudit.runs.tables import InstanceRow, TaskRow
 
@@ -61,26 +63,12 @@ def harmful_instances(run: SavedRun) -> list[Candidate]:
     exceed ``OUTLIER_Z``. Influences have heavier tails than a normal distribution: expect a few
     outliers in clean data too.
     """
-    scores = robust_z([row.influence for row in run.instances])
+    scores = robust_z(np.array([row.influence for row in run.instances], dtype=np.float64))
     return _worst_first(
         Candidate(row, row.influence, f"influence is an outlier, robust z {z:.1f}")
         for row, z in zip(run.instances, scores, strict=True)
         if z > OUTLIER_Z
     )
-
-
-def robust_z(values: Sequence[float]) -> list[float]:
-    """Distances from the median in units of 1.4826 times the median absolute deviation.
-
-    All are 0 where at least half of the values are equal, since there is no spread to compare with.
-    """
-    if not values:
-        return []
-    middle = statistics.median(values)
-    spread = 1.4826 * statistics.median(abs(value - middle) for value in values)
-    if not spread > 0:
-        return [0.0] * len(values)
-    return [(value - middle) / spread for value in values]
 
 
 def _worst_first(candidates: Iterable[Candidate]) -> list[Candidate]:

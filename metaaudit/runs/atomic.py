@@ -19,21 +19,25 @@ from metaaudit.errors import RunError
 def replacing(path: Path) -> Iterator[Path]:
     """Yields a temporary file beside ``path`` that takes its place if the block succeeds.
 
+    A link stays one: what it leads to is replaced.
+
     Raises:
-        RunError: ``path`` is a folder, or its parent cannot be written to.
+        RunError: ``path`` is a folder, a pipe or a device, or its parent cannot be written to.
     """
-    temporary = _beside(path)
+    target = resolved(path)
+    temporary = _beside(target)
     try:
         try:
-            if path.is_dir():
-                raise IsADirectoryError(errno.EISDIR, "it is a folder")
-            path.parent.mkdir(parents=True, exist_ok=True)
+            if target.exists() and not target.is_file():
+                what = "it is a folder" if target.is_dir() else "it is no regular file"
+                raise OSError(errno.EINVAL, what)
+            target.parent.mkdir(parents=True, exist_ok=True)
             temporary.touch(exist_ok=False)
         except OSError as error:
             raise _not_writable(path, error) from None
         yield temporary
         _sync(temporary)
-        temporary.replace(path)
+        temporary.replace(target)
     finally:
         with contextlib.suppress(OSError):  # it took its place, or could not be made
             temporary.unlink()
@@ -43,23 +47,24 @@ def replacing(path: Path) -> Iterator[Path]:
 def new_folder(path: Path) -> Iterator[Path]:
     """Yields a temporary folder that becomes ``path`` if the block succeeds.
 
+    A link stays one: what it leads to is made.
+
     Raises:
-        RunError: ``path`` exists already, is the current folder, or its parent cannot be written
-            to.
+        RunError: ``path`` exists already, is the current folder or a mount point, or its parent
+            cannot be written to.
     """
     check_new(path)
-    if path.resolve() == Path.cwd():  # it would be replaced under one's feet
-        raise RunError(path, "is the current folder", "a new folder", "name another")
-    missing = [parent for parent in path.parents if not parent.exists()]
-    temporary = _beside(path)
+    target = resolved(path)
+    missing = [parent for parent in target.parents if not parent.exists()]
+    temporary = _beside(target)
     try:
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            target.parent.mkdir(parents=True, exist_ok=True)
             temporary.mkdir()
         except OSError as error:
             raise _not_writable(path, error) from None
         yield temporary
-        temporary.replace(path)
+        temporary.replace(target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         with contextlib.suppress(OSError):  # not empty: the block succeeded
@@ -68,10 +73,11 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 
 def check_new(path: Path) -> None:
-    """Refuses a folder that is there and not empty.
+    """Refuses a path that no new folder can take the place of.
 
     Raises:
-        RunError: It is, or cannot be looked at.
+        RunError: It is there and not empty, is the current folder or a mount point, or cannot be
+            looked at.
     """
     try:
         in_use = path.exists() and not (path.is_dir() and not any(path.iterdir()))
@@ -79,10 +85,26 @@ def check_new(path: Path) -> None:
         raise _not_writable(path, error) from None
     if in_use:
         raise RunError(path, "exists already", "a new folder", "name another or remove it first")
+    target = resolved(path)
+    if target == Path.cwd():  # it would be replaced under one's feet
+        raise RunError(path, "is the current folder", "a new folder", "name another")
+    if target.is_mount():
+        raise RunError(path, "is a mount point", "a new folder", "name a folder in it")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes ``text`` to ``path`` atomically."""
+    """Writes ``text`` to ``path``: atomically to a file, at once to a pipe or a device.
+
+    Raises:
+        RunError: It cannot be written to.
+    """
+    if is_stream(path):
+        try:
+            with path.open("a", encoding="utf-8") as stream:  # it may be a file that is added to
+                stream.write(text)
+        except OSError as error:
+            raise _not_writable(path, error) from None
+        return
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
@@ -90,6 +112,30 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Writes ``value`` as indented JSON. NaN and infinity are errors, since JSON has neither."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def is_stream(path: Path) -> bool:
+    """Whether ``path`` is a pipe or a device, or leads to an open file, as ``/dev/stdout`` does."""
+    absolute = path.absolute()
+    named = any(absolute.is_relative_to(folder) for folder in ("/dev", "/proc"))
+    if named and not absolute.is_relative_to("/dev/shm"):
+        return True
+    try:
+        return path.exists() and not path.is_file() and not path.is_dir()
+    except OSError:  # such as a name that is too long
+        return False
+
+
+def resolved(path: Path) -> Path:
+    """Where the links of ``path`` lead, whether there is something or not.
+
+    Raises:
+        RunError: They lead round in a circle.
+    """
+    target = Path(os.path.realpath(path))
+    if os.path.islink(target):  # noqa: PTH114  (``Path.is_symlink`` can raise)
+        raise _not_writable(path, OSError(errno.ELOOP, os.strerror(errno.ELOOP)))
+    return target
 
 
 def _beside(path: Path) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from metaaudit.errors import RunError
 from metaaudit.inputs.task_set import SETS
+from metaaudit.runs.atomic import resolved
 from metaaudit.runs.tables import InstanceRow, TaskRow, read_csv
 
 SCHEMA_VERSION = 1
@@ -23,6 +24,23 @@ SIGN = (
     "Positive influence = harmful: to first order, including the item raises the evaluation loss "
     "by that much, and removing it lowers it."
 )
+
+FILES = ("tasks.csv", "instances.csv", "scores.h5", "findings.json", "manifest.json")
+"""What a run folder is made of."""
+
+_MANIFEST_KEYS = (
+    *("metaaudit_version", "config", "seeds", "packages", "device", "dtype", "task_batch"),
+    *("cache", "timings_s", "peak_memory_mb", "warnings", "checkpoint.path", "checkpoint.sha256"),
+    *(f"data.{part}.{key}" for part in ("train", "eval") for key in ("format", "sha256")),
+    *(f"data.{part}.{key}" for part in ("train", "eval") for key in ("n_tasks", "n_instances")),
+    *(f"coverage.{key}" for key in ("tasks", "instances", "eval_tasks")),
+    *(f"evaluation.{key}" for key in ("mean_loss", "mean_accuracy")),
+    *(f"solver.{key}" for key in ("method", "curvature", "solver", "damping", "delta")),
+    *(f"solver.{key}" for key in ("tolerance", "converged", "residual_history")),
+    "solver.curvature_scale",
+)
+_COUNTS = ("tasks", "harmful_tasks", "instances", "mislabeled_instances")
+_FINDINGS_KEYS = (*(f"counts.{key}" for key in _COUNTS), "warnings")
 
 ThumbnailKey = tuple[str, str, int]
 """``(task_id, set, index)`` of one occurrence."""
@@ -65,6 +83,9 @@ class SavedRun:
                 f"{SCHEMA_VERSION}",
                 "score again with this version",
             )
+        _check_keys(path / "manifest.json", manifest, _MANIFEST_KEYS)
+        findings = _read_json(path / "findings.json")
+        _check_keys(path / "findings.json", findings, _FINDINGS_KEYS)
         tasks = read_csv(TaskRow, path / "tasks.csv")
         instances = read_csv(InstanceRow, path / "instances.csv")
         for name, rows in (("tasks", tasks), ("instances", instances)):
@@ -76,7 +97,7 @@ class SavedRun:
                     f"{wanted}, as in manifest.json",
                     "score again into a new folder",
                 )
-        return cls(path, tasks, instances, _read_json(path / "findings.json"), manifest)
+        return cls(path, tasks, instances, findings, manifest)
 
     @cached_property
     def task_influence(self) -> tuple[list[str], list[str], npt.NDArray[np.float64]]:
@@ -126,6 +147,32 @@ class SavedRun:
             raise RunError(
                 path, f"is damaged ({error})", remedy="score again into a new folder"
             ) from None
+
+
+def check_output(run: Path, path: Path) -> None:
+    """Refuses to write a report or plan over one of a run's own files.
+
+    Raises:
+        RunError: ``path`` is one of them, or a link to one.
+    """
+    if resolved(path) in {resolved(run / name) for name in FILES}:
+        raise RunError(path, "is a file of the run itself", "another file", "choose another name")
+
+
+def _check_keys(path: Path, value: dict[str, Any], dotted: Iterable[str]) -> None:
+    missing = [key for key in dotted if not _holds(value, key)]
+    if missing:
+        raise RunError(
+            path, f"lacks {', '.join(missing)}", "a finished run", "score again into a new folder"
+        )
+
+
+def _holds(value: Any, dotted: str) -> bool:
+    for key in dotted.split("."):
+        if not isinstance(value, dict) or key not in value:
+            return False
+        value = value[key]
+    return True
 
 
 def _texts(dataset: h5py.Dataset) -> list[str]:

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import numpy.typing as npt
 
 from metaaudit.inputs.task_set import SETS, TaskSet
 from metaaudit.runs.atomic import replacing, write_json, write_text
+from metaaudit.runs.hdf5 import writing
 from metaaudit.runs.saved import SCHEMA_VERSION, SIGN
 from metaaudit.runs.tables import InstanceRow, TaskRow, csv_text
 from metaaudit.runs.thumbnails import Thumbnails, thumbnails
@@ -199,7 +199,7 @@ def _write_arrays(
             [SETS.index(name) for _, name, _ in pictures.places], dtype=np.uint8
         )
         arrays["thumbnails/index"] = np.array([index for _, _, index in pictures.places])
-    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+    with replacing(path) as temporary, writing(temporary) as file:
         for name, values in arrays.items():
             compression = "gzip" if name == "thumbnails/pixels" else None
             file.create_dataset(

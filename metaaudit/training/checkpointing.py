@@ -32,8 +32,13 @@ class TrainingFiles:
     fingerprint: str
 
     @classmethod
-    def of(cls, config: Config, task_set: TaskSet) -> TrainingFiles:
+    def of(cls, config: Config, task_set: TaskSet, source: str) -> TrainingFiles:
         """The files of the run that ``config`` describes.
+
+        Args:
+            config: The configuration.
+            task_set: The training tasks.
+            source: Hash of the source code that defines the model.
 
         Raises:
             CheckpointError: The checkpoint is to have another format than safetensors.
@@ -47,7 +52,7 @@ class TrainingFiles:
             )
         sections = config.model_dump(mode="json", include={"model", "learner", "training"})
         recipe = json.dumps(sections, sort_keys=True)
-        parts = [recipe, config.compute.dtype, task_set.content_hash]
+        parts = [recipe, config.compute.dtype, task_set.content_hash, source]
         fingerprint = hashlib.sha256("\0".join(parts).encode()).hexdigest()
         return cls(config.checkpoint, recipe, fingerprint)
 

@@ -73,11 +73,11 @@ class MetaTrainer:
         for position, rows in enumerate(batches):
             rate = self._rate(state.epoch + position / len(batches))
             gradient, loss, accuracy = self._mean_gradient(state.params, rows)
-            if not math.isfinite(loss):
+            if not (math.isfinite(loss) and all(g.isfinite().all() for g in gradient.values())):
                 raise IncompleteError(
                     "train",
-                    f"the loss of epoch {state.epoch + 1} is {loss}",
-                    "finite losses",
+                    self._not_finite(state.epoch + 1, loss),
+                    "finite numbers",
                     "lower training.lr or learner.inner_lr",
                 )
             state = state.step(gradient, rate, self.config.weight_decay)
@@ -85,6 +85,12 @@ class MetaTrainer:
             advance(len(rows), loss, accuracy)
         n, seconds = len(order), time.perf_counter() - started
         return state.after(Epoch(state.epoch + 1, losses / n, hits / n, rate, seconds))
+
+    @staticmethod
+    def _not_finite(epoch: int, loss: float) -> str:
+        if math.isfinite(loss):
+            return f"a gradient of epoch {epoch} is not finite"
+        return f"the loss of epoch {epoch} is {loss}"
 
     def _rate(self, progress: float) -> float:
         if self.config.schedule == "constant":

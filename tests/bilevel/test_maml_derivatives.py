@@ -18,6 +18,7 @@ from metaaudit.bilevel import (
     unit_weights,
     weight_derivatives,
 )
+from metaaudit.bilevel.adjoint import auto_damping
 from metaaudit.config.schema import Conv4Config, InfluenceConfig
 from metaaudit.errors import ConfigError, IncompleteError
 from metaaudit.inputs.task_set import ImagePool, Task, TaskSet
@@ -257,9 +258,20 @@ def test_unusable_solves_are_refused(case):
     operator = TotalHessian(objective, params, task_set, batching())
     with pytest.raises(ConfigError, match="singular"):
         solve_adjoint(InfluenceConfig(damping=0.0), operator, gradients, gradients[:1], 0.0)
+    with pytest.raises(ConfigError, match="singular"):
+        alike = torch.ones_like(gradients)
+        solve_adjoint(InfluenceConfig(damping=1e-30), operator, alike, gradients[:1], 0.0)
     bad = torch.full_like(gradients[:1], torch.nan)
     with pytest.raises(IncompleteError, match="non-finite"):
         solve_adjoint(InfluenceConfig(), operator, gradients, bad, 0.0)
+
+
+def test_auto_damping_is_a_tenth_of_the_mean_eigenvalue_in_the_span():
+    generator = torch.Generator().manual_seed(0)
+    for shape in ((4, 9), (9, 4)):
+        factor = torch.randn(*shape, generator=generator, dtype=torch.float64)
+        eigenvalues = torch.linalg.eigvalsh(factor.T @ factor)[-4:]
+        assert auto_damping(factor) == pytest.approx(0.1 * float(eigenvalues.mean()), rel=1e-12)
 
 
 def test_curvature_scale_compares_quadratic_forms(case):

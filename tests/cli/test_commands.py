@@ -99,6 +99,27 @@ def test_validate_warns_of_shared_inputs_and_other_settings(trained_case: Case) 
     assert "learner.steps is 1 but the checkpoint was trained with 2" in shown
 
 
+@pytest.mark.parametrize("shared", [0, 2])
+def test_validate_compares_inputs_and_not_ids(tmp_path: Path, shared: int) -> None:
+    case = write_case(tmp_path / "case")
+    rng = np.random.default_rng(0)
+    for name in ("train", "eval"):
+        with np.load(case.folder / f"{name}.npz") as file:
+            arrays = dict(file)
+        for part in ("support_x", "query_x"):
+            arrays[part] = rng.integers(0, 256, arrays[part].shape, dtype=np.uint8)
+        if name == "train":
+            first = arrays["query_x"][0]
+        else:
+            arrays["query_x"][1, :shared] = first[:shared]
+        kept = {key: array for key, array in arrays.items() if not key.endswith("_id")}
+        np.savez(case.folder / f"{name}.npz", **kept)
+    succeeds(case.cli("train"))
+    shown = succeeds(case.cli("validate")).stdout
+    assert ("inputs are in training and in evaluation tasks" in shown) == bool(shared)
+    assert (f"warning: {shared} inputs" in shown) == bool(shared)
+
+
 def test_dry_run_writes_nothing(trained_case: Case, cache_dir: Path) -> None:
     before = files(trained_case.folder.parent)
     lines = succeeds(trained_case.cli("score", "--run", trained_case.run, "--dry-run")).stdout
@@ -310,6 +331,13 @@ def test_report_in_every_format(run: Path, tmp_path: Path) -> None:
     html = paths["html"].read_text(encoding="utf-8")
     assert "data:image/png" in html
     assert 'src="http' not in html
+
+
+@pytest.mark.skipif(not Path("/dev/fd/1").exists(), reason="no /dev/fd here")
+def test_report_on_standard_output_is_the_report_alone(run: Path, tmp_path: Path) -> None:
+    succeeds(cli("report", run, "-f", f"md={tmp_path / 'report.md'}"))
+    shown = succeeds(shell("report", run, "-f", "md=/dev/fd/1")).stdout
+    assert shown == (tmp_path / "report.md").read_text(encoding="utf-8")
 
 
 def test_report_without_a_format_prints_tables(run: Path) -> None:

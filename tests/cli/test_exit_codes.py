@@ -23,6 +23,8 @@ import yaml
 from metaaudit import audit, meta_train
 from metaaudit import cli as cli_module
 from metaaudit.inputs.checkpoints import read_checkpoint, write_checkpoint
+from metaaudit.runs.saved import FILES
+from metaaudit.training import MetaTrainer
 from tests.small import Case, cli, files, settings, succeeds, write_case
 
 Args = tuple[object, ...]
@@ -244,7 +246,7 @@ BAD: dict[str, tuple[Break, str]] = {
     "cache is a file": (cache_is_a_file, "set METAAUDIT_CACHE_DIR"),
     "no curvature": (
         score_with("influence.damping=0", "training.weight_decay=0"),
-        "leaves the task-fisher singular",
+        "leaves a singular Hessian",
     ),
     "no cuda": (with_command("validate", "CONFIG", "--device", "cuda"), "use --device auto"),
     "validate without checkpoint": (
@@ -399,6 +401,17 @@ def test_report_that_cannot_be_written(scored_case: Case, tmp_path: Path, name: 
     assert "cannot be written" in one_line(Case(tmp_path / "none"), args)
 
 
+@pytest.mark.parametrize("name", FILES)
+def test_report_and_plan_do_not_destroy_the_run(scored_case: Case, name: str) -> None:
+    own = scored_case.run / name
+    case = Case(scored_case.run)
+    for args in (
+        ("report", scored_case.run, "-f", f"csv={own}"),
+        ("prune", scored_case.run, *PRUNE, "--plan", own),
+    ):
+        assert "is a file of the run itself" in one_line(case, args)
+
+
 PRUNE = ("--drop", "instances", "--by", "mislabel_score", "--max-fraction", 0.1)
 
 BAD_PRUNES: dict[str, tuple[Args, str]] = {
@@ -406,6 +419,14 @@ BAD_PRUNES: dict[str, tuple[Args, str]] = {
     "combination": (("--drop", "instances", "--by", "label_noise", *PRUNE[4:]), "combined"),
     "suffix": ((*PRUNE, "--apply", "--out", "new.txt"), "has the suffix '.txt'"),
     "existing file": ((*PRUNE, "--apply", "--out", "train.npz"), "exists already"),
+    "plan is a folder": (
+        (*PRUNE, "--plan", ".", "--apply", "--out", "new.npz"),
+        "is a folder",
+    ),
+    "plan is the data": (
+        (*PRUNE, "--plan", "new.npz", "--apply", "--out", "./new.npz"),
+        "is the file of the plan too",
+    ),
     "apply without out": ((*PRUNE, "--apply"), "--out NEW"),
     "out without apply": ((*PRUNE, "--out", "new.npz"), "add --apply"),
 }
@@ -425,6 +446,27 @@ def test_prune_of_changed_data(trained_case: Case) -> None:
     change_episodes(lambda a: a["query_x"].__setitem__((0, 0, 0, 0, 0), 7))(trained_case)
     args = ("prune", run, *PRUNE, "--apply", "--out", trained_case.folder / "new.npz")
     assert "have changed on disk" in one_line(trained_case, args)
+
+
+def test_plan_is_written_before_the_data(
+    trained_case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = trained_case.score()
+    new = trained_case.folder / "new.npz"
+    monkeypatch.setattr("metaaudit.prune.write_episodes", raising(OSError(28, "full", str(new))))
+    outcome = cli("prune", run, *PRUNE, "--apply", "--out", new)
+    assert outcome.exit_code == 3
+    assert "no space left" in outcome.error
+    assert (run / "prune.json").is_file()
+    assert not new.exists()
+
+
+def test_prune_of_a_run_with_another_configuration(trained_case: Case) -> None:
+    run = trained_case.score()
+    manifest = json.loads((run / "manifest.json").read_text())
+    (run / "manifest.json").write_text(json.dumps(manifest | {"config": {}}))
+    args = ("prune", run, *PRUNE, "--apply", "--out", trained_case.folder / "new.npz")
+    assert "holds a configuration that cannot be used" in one_line(trained_case, args)
 
 
 @pytest.mark.parametrize("args", [("score",), ("scor",), ("score", "x.yaml"), ("train", "--no")])
@@ -459,7 +501,18 @@ def test_bug_gives_a_traceback_and_leaves_no_run(
     assert files(trained_case.folder) == before
 
 
-@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("no more")])
+CPU_MEMORY = (
+    "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: "
+    "you tried to allocate 144115188075855872 bytes. Error code 12 (Cannot allocate memory)",
+    "DefaultCPUAllocator: not enough memory: you tried to allocate 144115188075855872 bytes.",
+)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), torch.OutOfMemoryError("no more"), *map(RuntimeError, CPU_MEMORY)],
+    ids=["Python", "GPU", "CPU on Linux", "CPU on Windows"],
+)
 def test_out_of_memory_is_no_bug(
     trained_case: Case, error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -482,7 +535,7 @@ def test_diverging_training_is_incomplete(tmp_path: Path) -> None:
 def test_non_finite_gradients_are_incomplete(trained_case: Case) -> None:
     outcome = trained_case.cli("score", "--run", trained_case.run, "--set", "learner.inner_lr=1e30")
     assert outcome.exit_code == 3
-    assert "non-finite" in outcome.error
+    assert "not finite" in outcome.error
     assert not trained_case.run.exists()
 
 
@@ -498,6 +551,38 @@ def test_interrupt_ends_with_130(
     assert "interrupted" in outcome.stderr
     assert "Traceback" not in outcome.stderr
     assert not trained_case.run.exists()
+
+
+def test_interrupt_that_pytorch_turned_into_an_error_is_still_one(
+    trained_case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    epoch = MetaTrainer._epoch
+
+    def interrupted(self: MetaTrainer, state: Any, advance: Any) -> Any:
+        if state.epoch == 0:
+            return epoch(self, state, advance)
+        try:
+            raise KeyboardInterrupt
+        finally:
+            raise RuntimeError("layer.key() == TransformType::Grad INTERNAL ASSERT FAILED")
+
+    monkeypatch.setattr(MetaTrainer, "_epoch", interrupted)
+    outcome = trained_case.cli("train", "--overwrite")
+    assert outcome.exit_code == 130
+    assert outcome.stderr.splitlines()[-1] == "interrupted"
+    assert "has the last whole epoch; go on with --resume" in outcome.stderr
+    assert "Traceback" not in outcome.stderr
+
+
+def test_interrupt_of_a_first_epoch_promises_no_checkpoint(
+    trained_case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(self: Any, state: Any, advance: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(MetaTrainer, "_epoch", interrupted)
+    # What lies there is of an earlier run.
+    assert "--resume" not in trained_case.cli("train", "--overwrite").stderr
 
 
 @pytest.mark.slow
@@ -516,6 +601,7 @@ def test_ctrl_c_leaves_a_checkpoint_that_training_goes_on_from(tmp_path: Path) -
     _, messages = process.communicate(timeout=30)
     assert process.returncode == 130, messages
     assert "Traceback" not in messages
+    assert "has the last whole epoch; go on with --resume" in messages
     assert list(case.folder.glob(".*")) == []
 
     epoch = int(read_checkpoint(case.checkpoint).metadata["epoch"])

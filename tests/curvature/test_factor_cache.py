@@ -14,9 +14,10 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from filelock import FileLock
 
 from metaaudit import audit
-from metaaudit.curvature import FactorCache
+from metaaudit.curvature import FactorCache, factor_cache
 from metaaudit.curvature.factor_cache import Arrays, seal
 from metaaudit.errors import RunError
 from tests.small import Case, digits, files, succeeds, write_case
@@ -237,6 +238,77 @@ def test_folder_that_cannot_be_written_to(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(RunError, match=r"factor cache cannot be written.*METAAUDIT_CACHE_DIR"):
         get(FactorCache(tmp_path / "file"), refuse)
+
+
+LIMITED_WRITER = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from metaaudit.curvature.factor_cache import FactorCache
+
+limit = int(sys.argv[2])
+resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+cache = FactorCache(Path(sys.argv[1]))
+values = np.arange(20_000.0).reshape(50, 400)
+found = cache.get("gradients", {}, lambda: {"a": values}, label="x")
+assert (found["a"] == values).all()
+assert cache.uses["x"].status == "computed"
+print(*cache.warnings)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("limit", [0, 1000, 100_000])
+def test_arrays_outlive_a_full_disk(tmp_path: Path, limit: int) -> None:
+    command = [sys.executable, "-c", LIMITED_WRITER, tmp_path, str(limit)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "was not written ([Errno 27] File too large)" in done.stdout
+    assert {path.suffix for path in tmp_path.iterdir()} <= {".lock"}
+
+
+def test_arrays_outlive_a_folder_that_became_read_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def deny(path: Path, **_: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "touch", deny)
+    cache = FactorCache(tmp_path)
+    assert_same(get(cache), arrays())
+    assert len(cache.warnings) == 1
+    assert "was not written" in cache.warnings[0]
+    assert "Permission denied" in cache.warnings[0]
+
+
+def test_lock_is_acquired_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    acquired: list[Path] = []
+    acquire = FileLock.acquire
+
+    def counted(lock: FileLock, *args: Any, **kwargs: Any) -> Any:
+        acquired.append(Path(lock.lock_file))
+        return acquire(lock, *args, **kwargs)
+
+    monkeypatch.setattr(FileLock, "acquire", counted)
+    get(FactorCache(tmp_path))
+    assert len(acquired) == 1
+
+
+def test_long_wait_for_another_process_is_told_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    get(FactorCache(tmp_path))
+    monkeypatch.setattr(factor_cache, "QUIET_WAIT_S", 0.1)
+    other = FileLock(only_file(tmp_path).with_suffix(".lock"), thread_local=False)
+    other.acquire()
+    told: list[str] = []
+
+    def say(text: str) -> None:
+        told.append(text)
+        other.release()
+
+    assert_same(get(FactorCache(tmp_path, say=say), refuse), arrays())
+    assert told == [f"waiting for another process that holds {other.lock_file}"]
 
 
 SLOW_COMPUTER = """

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from metaaudit.influence import discoveries, harmful_tasks, laplace_tail, robust_z
+from metaaudit.influence import discoveries, harmful_tasks, laplace_tail
+from metaaudit.robust import robust_z
 
 
 def test_robust_z_of_a_normal_sample_is_about_standard():
@@ -50,3 +51,10 @@ def test_a_helpful_task_is_never_flagged():
     values[7] = -1  # an outlier upwards, and still helpful
     _, harmful = harmful_tasks(values, fdr=0.05)
     assert not harmful.any()
+
+
+def test_few_tasks_are_never_flagged():
+    values = np.random.default_rng(0).laplace(size=19)
+    values[3] = 1e6
+    assert not harmful_tasks(values, fdr=0.05)[1].any()
+    assert harmful_tasks(np.append(values, 0.1), fdr=0.05)[1].any()

@@ -108,6 +108,53 @@ def test_folds_are_stratified_and_stable(case):
     assert assign_folds(task, 100, (0, 0)).max() == len(labels) - 1
 
 
+def test_an_image_in_both_sets_is_in_one_fold(case):
+    task = case[2].tasks[0]
+    query = task.query.copy()
+    query[0] = task.support[5]
+    query[1] = task.support[6]
+    shared = Task("shared", task.support, task.support_y, query, task.query_y)
+    for seed in range(5):
+        folds = assign_folds(shared, 6, (seed, 0))
+        n = len(task.support)
+        assert folds[n] == folds[5] and folds[n + 1] == folds[6]
+
+
+def test_a_fit_that_diverges_stays_in_its_fold(case, monkeypatch):
+    objective, params, task_set = case
+    task_set = task_set.select([0])
+    folds = assign_folds(task_set.tasks[0], FOLDS.folds, (FOLDS.seed, 0))
+    clean = cross_fit(objective, params, task_set, batching(), FOLDS)
+
+    class Diverging:
+        def adapt(self, forward, loss, params, x, y, weights):
+            adapted = objective.learner.adapt(forward, loss, params, x, y, weights)
+            held_out = int(np.flatnonzero(folds == 2)[0])
+            factor = torch.where(weights[held_out] == 0, torch.inf, 1.0)
+            return {name: p * factor for name, p in adapted.items()}
+
+    broken = Objective(objective.forward, Diverging())
+    found = cross_fit(broken, params, task_set, batching(), FOLDS)
+    np.testing.assert_allclose(found[folds != 2], clean[folds != 2], rtol=1e-12)
+    assert not np.isfinite(found[folds == 2]).any()
+
+
+def test_outputs_that_a_task_lacks_do_not_count(case):
+    task_set = case[2].select([0])
+    three = np.log(np.random.default_rng(0).dirichlet([1, 1, 1], task_set.n_instances))
+    five = np.hstack([three + np.log(0.5), np.full((len(three), 2), np.log(0.25))])
+    narrow, wide = label_noise(three, task_set), label_noise(five, task_set)
+    np.testing.assert_allclose(wide.score, narrow.score, rtol=1e-12)
+    assert np.array_equal(wide.mislabeled, narrow.mislabeled)
+
+
+def test_a_flagged_label_has_another_suggestion():
+    # 0 is confident (0.40 >= 0.35) but less likely than the given label: no reason to doubt it.
+    probabilities = np.array([[0.35, 0.65], [0.40, 0.60], [0.1, 0.9]])
+    labels = np.array([0, 1, 1])
+    assert confidently_other(probabilities, labels).tolist() == [False, False, False]
+
+
 def test_confident_learning_on_a_worked_case():
     probabilities = np.array(
         [

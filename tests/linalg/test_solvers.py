@@ -78,6 +78,48 @@ def test_neumann_reports_divergence():
     assert set(solution.status) == {Status.DIVERGED}
 
 
+def test_neumann_notices_a_small_negative_eigenvalue():
+    _, matvec = operator(torch.cat([torch.tensor([-1e-2]), torch.linspace(1, 10, SIZE - 1)]))
+    solution = neumann(matvec, right_hand_sides(), tolerance=1e-8, max_iterations=3000)
+    assert set(solution.status) == {Status.DIVERGED}
+
+
+def test_dense_reports_negative_curvature_and_solves():
+    matrix, matvec = operator(torch.linspace(-1, 10, SIZE))
+    solution = solve_dense(matvec, right_hand_sides())
+    assert set(solution.status) == {Status.NEGATIVE_CURVATURE}
+    torch.testing.assert_close(solution.value @ matrix, right_hand_sides())
+
+
+def test_cg_on_an_indefinite_matrix_is_no_worse_than_nothing():
+    for seed in range(5):
+        _, matvec = operator(torch.linspace(-3, 10, SIZE), seed)
+        solution = cg(matvec, right_hand_sides(), tolerance=1e-8, max_iterations=200)
+        assert max(solution.residual) <= 1
+
+
+def test_cg_out_of_iterations_is_not_converged_however_close():
+    _, matvec = operator(torch.linspace(0.5, 10, SIZE))
+    exact = cg(matvec, right_hand_sides(), tolerance=1e-6, max_iterations=200)
+    short = max(exact.iterations) - 1
+    stopped = cg(matvec, right_hand_sides(), tolerance=1e-6, max_iterations=short)
+    assert 1e-6 < max(stopped.residual) < 1e-5
+    assert Status.MAX_ITERATIONS in stopped.status
+
+
+def test_cg_says_when_the_products_are_too_rough():
+    matrix, _ = operator(torch.logspace(-3, 3, SIZE))
+    rough = matrix.float()
+    solution = cg(
+        lambda vectors: vectors.float() @ rough,
+        right_hand_sides(),
+        tolerance=1e-10,
+        max_iterations=5000,
+    )
+    assert Status.STAGNATED in solution.status
+    assert Status.CONVERGED not in solution.status
+
+
 def test_neumann_is_the_truncated_series():
     matrix, matvec = operator(torch.linspace(0.5, 10, SIZE))
     rhs = right_hand_sides()

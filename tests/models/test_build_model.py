@@ -15,6 +15,30 @@ def build(width):
 
 def not_a_module():
     return 3
+
+class Calls(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.inner = nn.Linear(16, 3)
+        self.function = function
+
+    def forward(self, x):
+        return self.function(self.inner(x.flatten(1)))
+
+def functional_norm():
+    return Calls(lambda y: nn.functional.batch_norm(y, None, None, training=True))
+
+def functional_layer_norm():
+    return Calls(lambda y: nn.functional.layer_norm(y, (3,)))
+
+def item():
+    return Calls(lambda y: y * y.sum().item())
+
+def pair():
+    return Calls(lambda y: (y, y))
+
+def frozen():
+    return Calls(lambda y: y).requires_grad_(False)
 """
 
 
@@ -29,6 +53,7 @@ def not_a_module():
             8 * 25,
         ),
         (Conv4Config(name="conv4", hidden=6, norm="group"), (1, 8, 8), 6),
+        (Conv4Config(name="conv4", hidden=32, norm="group"), (1, 8, 8), 32),
     ],
 )
 def test_conv4_fits_its_images(config, shape, features):
@@ -64,6 +89,23 @@ def test_a_factory_from_a_folder(tmp_path):
     assert build_model(config, input_shape=(1, 4, 4), ways=3).source != first
 
 
+def test_the_source_of_every_class_in_the_model_counts(tmp_path):
+    (tmp_path / "own_parts").mkdir()
+    (tmp_path / "own_parts" / "__init__.py").touch()
+    block = tmp_path / "own_parts" / "block.py"
+    block.write_text("from torch import nn\n\nclass Block(nn.Linear):\n    pass\n")
+    (tmp_path / "own_parts" / "net.py").write_text(
+        "from torch import nn\nfrom own_parts.block import Block\n\n"
+        "def build():\n    return nn.Sequential(nn.Flatten(), Block(16, 3))\n"
+    )
+    config = FactoryConfig(factory="own_parts.net:build")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(tmp_path)
+        first = build_model(config, input_shape=(1, 4, 4), ways=3).source
+        block.write_text(block.read_text() + "# changed\n")
+        assert build_model(config, input_shape=(1, 4, 4), ways=3).source != first
+
+
 @pytest.mark.parametrize(
     ("factory", "args", "message"),
     [
@@ -71,6 +113,11 @@ def test_a_factory_from_a_folder(tmp_path):
         ("own_broken:no_such_name", {}, "no_such_name"),
         ("own_broken:build", {}, "width"),
         ("own_broken:not_a_module", {}, "returned a int"),
+        ("own_broken:functional_norm", {}, "batch_norm.*third derivative is wrong"),
+        ("own_broken:functional_layer_norm", {}, "layer_norm.*third derivative is wrong"),
+        ("own_broken:item", {}, "cannot be differentiated"),
+        ("own_broken:pair", {}, "gave tuple"),
+        ("own_broken:frozen", {}, "frozen parameters, inner.weight first"),
     ],
 )
 def test_a_factory_that_fails_is_named(tmp_path, factory, args, message):
@@ -92,3 +139,11 @@ def test_a_factory_that_fails_is_named(tmp_path, factory, args, message):
 def test_models_that_do_not_fit_are_refused(config, shape, ways, message):
     with pytest.raises(ModelError, match=message):
         build_model(config, input_shape=shape, ways=ways)
+
+
+@pytest.mark.parametrize("hidden", [8, 24, 32])
+def test_group_norm_leaves_something_of_small_images(hidden):
+    config = Conv4Config(name="conv4", hidden=hidden, norm="group")
+    model = build_model(config, input_shape=(1, 8, 8), ways=5)
+    images = torch.rand(16, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    assert model(model.initial(), images).std(dim=0).max() > 1e-3

@@ -6,7 +6,7 @@ from torch import nn
 from torch.func import grad, jvp
 
 from metaaudit.models import Model
-from metaaudit.models.normalisation import BatchStatisticsNorm, with_batch_statistics
+from metaaudit.models.normalisation import ElementaryNorm, with_elementary_norms
 
 MODULES = {
     "batch": lambda: nn.BatchNorm2d(3),
@@ -26,13 +26,23 @@ def test_values_equal_torch_in_training_mode(name):
     for p in module.parameters():
         nn.init.normal_(p)
     expected = module(inputs())
-    torch.testing.assert_close(BatchStatisticsNorm(module)(inputs()), expected)
+    torch.testing.assert_close(ElementaryNorm(module)(inputs()), expected)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_layer_norm_equals_torch(bias):
+    module = nn.LayerNorm((3, 4), bias=bias).double()
+    for p in module.parameters():
+        nn.init.normal_(p)
+    torch.testing.assert_close(
+        ElementaryNorm(module)(inputs((5, 2, 3, 4))), module(inputs((5, 2, 3, 4)))
+    )
 
 
 def test_batch_norm_of_vectors():
     module = nn.BatchNorm1d(3).double().train()
     x = inputs((5, 3))
-    torch.testing.assert_close(BatchStatisticsNorm(module)(x), module(x))
+    torch.testing.assert_close(ElementaryNorm(module)(x), module(x))
 
 
 def third_derivative(norm, at, direction):
@@ -50,8 +60,13 @@ def third_derivative(norm, at, direction):
     return second, jvp(grad(second), (at,), (direction,))[1]
 
 
-def test_third_derivative_equals_finite_differences():
-    norm = BatchStatisticsNorm(nn.BatchNorm2d(3, affine=False))
+@pytest.mark.parametrize(
+    "module",
+    [nn.BatchNorm2d(3, affine=False), nn.LayerNorm((4, 4), elementwise_affine=False)],
+    ids=["batch", "layer"],
+)
+def test_third_derivative_equals_finite_differences(module):
+    norm = ElementaryNorm(module)
     at, direction = inputs((3,), seed=2), inputs((3,), seed=3)
     second, exact = third_derivative(norm, at, direction)
     step = 1e-6
@@ -70,7 +85,29 @@ def test_modules_are_replaced_with_their_names_kept():
     assert [name for name, _ in model.module.named_parameters()] == names
     assert not any(isinstance(m, nn.BatchNorm2d) for m in model.module.modules())
     assert not list(model.module.buffers())
-    assert isinstance(with_batch_statistics(nn.BatchNorm2d(2)), BatchStatisticsNorm)
+    assert isinstance(with_elementary_norms(nn.BatchNorm2d(2)), ElementaryNorm)
+
+
+def test_shared_modules_and_tied_weights_are_one_parameter():
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one = nn.Linear(4, 4)
+            self.same = self.one
+            self.other = nn.Linear(4, 4)
+            self.other.weight = self.one.weight
+
+        def forward(self, x):
+            return self.other(self.same(self.one(x)))
+
+    model = Model(Tied(), "")
+    params = {name: torch.ones_like(p) for name, p in model.initial().items()}
+    assert list(params) == ["one.weight", "one.bias", "other.bias"]
+    outputs = model(params, torch.ones(1, 4))
+    assert outputs.tolist() == [[4 * (4 * (4 + 1) + 1) + 1] * 4]
+    before = model.initial()
+    grad(lambda p: model(p, torch.ones(1, 4)).sum())(params)
+    assert all(torch.equal(before[name], p) for name, p in model.initial().items())
 
 
 def test_a_model_changes_no_state():
@@ -81,3 +118,14 @@ def test_a_model_changes_no_state():
     assert torch.equal(model(params, x), model(params, x))
     after = model.module.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_a_shared_module_is_replaced_under_all_its_names():
+    class Shared(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one = nn.BatchNorm1d(4)
+            self.other = self.one
+
+    module = with_elementary_norms(Shared())
+    assert isinstance(module.one, ElementaryNorm) and module.other is module.one

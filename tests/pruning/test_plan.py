@@ -9,7 +9,6 @@ import pytest
 
 from metaaudit.errors import RunError
 from metaaudit.pruning import PruneItem, make_plan
-from metaaudit.pruning.candidates import robust_z
 from metaaudit.runs.tables import InstanceRow
 from tests.run_folder import instance_rows, task_rows, write_run
 
@@ -57,15 +56,6 @@ def test_a_positive_influence_alone_drops_no_instance(tmp_path: Path) -> None:
     rows[5] = dataclasses.replace(rows[5], influence=1.0)
     plan = make_plan(write_run(tmp_path / "b", None, rows), "instances", "influence", 1.0)
     assert places(plan.items) == [(rows[5].task_id, rows[5].set, rows[5].index)]
-
-
-def test_robust_z() -> None:
-    # The median is 3 and the median absolute deviation 1.
-    assert robust_z([1.0, 2.0, 3.0, 4.0, 100.0]) == pytest.approx(
-        [-2 / 1.4826, -1 / 1.4826, 0, 1 / 1.4826, 97 / 1.4826], rel=1e-12
-    )
-    assert robust_z([0.0, 0.0, 0.0, 5.0]) == [0, 0, 0, 0]
-    assert robust_z([]) == []
 
 
 @pytest.mark.parametrize(

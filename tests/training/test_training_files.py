@@ -159,7 +159,7 @@ def state_of(seed: int) -> TrainingState:
 
 def files_of(folder: Path, **changes: Any) -> TrainingFiles:
     case = write_case(folder, changes)
-    return TrainingFiles.of(load_config(case.config), digits()[0])
+    return TrainingFiles.of(load_config(case.config), digits()[0], source="")
 
 
 def test_saved_state_reads_back_exactly(tmp_path: Path) -> None:
@@ -171,6 +171,12 @@ def test_saved_state_reads_back_exactly(tmp_path: Path) -> None:
         saved, found = getattr(state, part), getattr(read, part)
         assert list(found) == list(saved)
         assert all(torch.equal(found[name], saved[name]) for name in saved)
+
+
+def test_another_model_source_is_another_run(tmp_path: Path) -> None:
+    config, task_set = load_config(write_case(tmp_path, {}).config), digits()[0]
+    one, other = (TrainingFiles.of(config, task_set, source) for source in ("a", "b"))
+    assert one.fingerprint != other.fingerprint
 
 
 def test_checkpoint_is_written_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
