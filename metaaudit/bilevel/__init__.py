@@ -1,7 +1,8 @@
 """The weighted bilevel objective and its derivatives."""
 
-from metaaudit.bilevel.adjoint import Adjoint, CurvatureScale, curvature_scale, solve_adjoint
+from metaaudit.bilevel.adjoint import Adjoint, solve_adjoint
 from metaaudit.bilevel.batch import Batching, TaskBatch, TaskTensors
+from metaaudit.bilevel.curvature_scale import CurvatureScale, curvature_scale
 from metaaudit.bilevel.objective import Objective, cross_entropy, over_tasks, unit_weights
 from metaaudit.bilevel.parameters import Layout
 from metaaudit.bilevel.total_gradient import Advance, TaskGradients, total_gradients

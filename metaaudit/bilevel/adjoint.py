@@ -12,7 +12,6 @@ from metaaudit.bilevel.total_hessian import TotalHessian
 from metaaudit.config.schema import InfluenceConfig
 from metaaudit.curvature import task_fisher_factor
 from metaaudit.errors import ConfigError, IncompleteError
-from metaaudit.inputs.task_set import TaskSet
 from metaaudit.linalg import Solution, Status, cg, neumann, solve_dense, solve_low_rank
 
 AUTO_DAMPING = 0.1
@@ -42,21 +41,6 @@ class Adjoint:
     warnings: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class CurvatureScale:
-    """How the curvature compares with the exact total Hessian along one direction ``u``.
-
-    Attributes:
-        exact: ``u^T H u`` without damping, over the tasks looked at.
-        approximate: The same with the task-Fisher.
-        n_tasks: Number of tasks looked at.
-    """
-
-    exact: float
-    approximate: float
-    n_tasks: int
-
-
 def solve_adjoint(
     config: InfluenceConfig,
     hessian: TotalHessian,
@@ -79,7 +63,7 @@ def solve_adjoint(
     """
     if config.method == "dot":
         return Adjoint(targets.double(), None, 0.0)
-    factor = task_fisher_factor(gradients, query_sizes(hessian.task_set))
+    factor = task_fisher_factor(gradients, hessian.task_set.query_sizes)
     damping = auto_damping(factor) if config.damping == "auto" else config.damping
     shift = weight_decay + damping
     try:
@@ -102,38 +86,10 @@ def solve_adjoint(
     return Adjoint(solution.value, solution, damping, tuple(warnings))
 
 
-def query_sizes(task_set: TaskSet) -> Tensor:
-    """Number of query instances of every task, ``[n_tasks]``."""
-    return torch.tensor([len(task.query) for task in task_set.tasks])
-
-
 def auto_damping(factor: Tensor) -> float:
     """A tenth of the mean eigenvalue of ``V^T V`` in the span of the rows of ``V``."""
     rank = min(factor.shape)
     return AUTO_DAMPING * float((factor * factor).sum()) / rank
-
-
-def curvature_scale(
-    hessian: TotalHessian, gradients: Tensor, direction: Tensor, n_tasks: int = 16
-) -> CurvatureScale:
-    """Compares the task-Fisher with the exact Hessian along ``direction [n_params]``.
-
-    Args:
-        hessian: The exact total Hessian without shift.
-        gradients: ``[n_tasks, n_params]`` total gradients.
-        direction: ``u``.
-        n_tasks: The comparison uses this many tasks, evenly spaced, since one exact product
-            costs several passes over those it uses.
-    """
-    rows = torch.linspace(0, len(gradients) - 1, min(n_tasks, len(gradients))).long().tolist()
-    unit = direction / (direction.norm() or 1.0)
-    some = hessian.over(rows)
-    factor = task_fisher_factor(gradients[rows], query_sizes(some.task_set))
-    return CurvatureScale(
-        exact=float(unit @ some(unit[None])[0]),
-        approximate=float((factor @ unit).square().sum()),
-        n_tasks=len(rows),
-    )
 
 
 def _solve_fisher(factor: Tensor, shift: float, targets: Tensor) -> Solution:

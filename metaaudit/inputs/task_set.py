@@ -106,6 +106,11 @@ class TaskSet:
         """The largest number of classes in any task."""
         return 1 + max(int(max(task.support_y.max(), task.query_y.max())) for task in self.tasks)
 
+    @property
+    def query_sizes(self) -> Ints:
+        """Number of query instances of every task, ``[n_tasks]``."""
+        return np.array([len(task.query) for task in self.tasks], dtype=np.int64)
+
     def select(self, rows: Sequence[int]) -> TaskSet:
         """The task set of the given rows, in their order, over the same pool."""
         return TaskSet(self.pool, tuple(self.tasks[row] for row in rows))
