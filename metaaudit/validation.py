@@ -20,9 +20,10 @@ def describe(config: Config) -> list[str]:
     """
     problem = prepare(config)
     weights = load_weights(problem)
+    warnings = list(weights.warnings)
     shared = _inputs(problem.train) & _inputs(problem.evaluation)
     if shared:
-        leak = f"warning: {len(shared)} inputs are in training and in evaluation tasks"
+        warnings.append(f"{len(shared)} inputs are in training and in evaluation tasks")
     return [
         f"training tasks: {_tasks(problem.train)}",
         f"evaluation tasks: {_tasks(problem.evaluation)}",
@@ -32,8 +33,7 @@ def describe(config: Config) -> list[str]:
         f"learner: {config.learner.name}, {config.learner.steps} steps of "
         f"{config.learner.inner_lr}",
         f"checkpoint: {config.checkpoint} (sha256 {weights.sha256[:12]})",
-        *([leak] if shared else []),
-        *(f"warning: {warning}" for warning in weights.warnings),
+        *(f"warning: {warning}" for warning in warnings),
         "ok",
     ]
 

@@ -15,7 +15,7 @@ from metaaudit.demo.findings import found
 from metaaudit.errors import RunError
 from metaaudit.inputs.episodes import write_episodes
 from metaaudit.reports import print_tables, render
-from metaaudit.runs.atomic import check_new, write_text
+from metaaudit.runs.atomic import write_text
 from metaaudit.runs.saved import SavedRun
 from metaaudit.training import plant
 
@@ -46,8 +46,8 @@ def run_demo(folder: Path, messages: Messages, out: Console, *, overwrite: bool)
     Raises:
         MetaauditError: scikit-learn is missing, or the folder cannot be used.
     """
-    _make_room(folder, overwrite)
     train, evaluation = digit_tasks(n_train=160, n_eval=40, ways=WAYS, shots=5, queries=5, seed=0)
+    _make_room(folder, overwrite)
     planted = plant(train, flip_tasks=40, flip_share=FLIP_SHARE, permute_tasks=8, seed=0)
     messages.say(
         f"scikit-learn's digits as {len(train)} {WAYS}-way tasks; "
@@ -73,13 +73,10 @@ def run_demo(folder: Path, messages: Messages, out: Console, *, overwrite: bool)
 
 
 def _make_room(folder: Path, overwrite: bool) -> None:
-    if overwrite and folder.is_dir():
-        if any(folder.iterdir()) and not (folder / PLANTED).is_file():
-            raise RunError(folder, "was not written by a demo", "a demo's folder", "name another")
-        shutil.rmtree(folder)
-    try:
-        check_new(folder)
-    except RunError:
-        raise RunError(
-            folder, "exists already", "a new folder", "name another, or use --overwrite"
-        ) from None
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    if not overwrite:
+        raise RunError(folder, "exists already", "a new folder", "name another, or use --overwrite")
+    if not (folder / PLANTED).is_file():
+        raise RunError(folder, "was not written by a demo", "a demo's folder", "name another")
+    shutil.rmtree(folder)
