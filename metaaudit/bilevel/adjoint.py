@@ -15,6 +15,7 @@ from metaaudit.errors import ConfigError, IncompleteError
 from metaaudit.linalg import Solution, Status, cg, neumann, solve_dense, solve_low_rank
 
 AUTO_DAMPING = 0.1
+RAISE, MOST_RAISED = 4.0, 1e6
 ADVICE = {
     Status.MAX_ITERATIONS: "raise influence.damping or influence.max_iterations",
     Status.NEGATIVE_CURVATURE: "raise influence.damping",
@@ -58,22 +59,28 @@ def solve_adjoint(
         weight_decay: Outer L2 weight ``delta``.
 
     Raises:
-        ConfigError: The task-Fisher has no positive shift, or a dense solve is too large.
+        ConfigError: The shifted curvature is singular, or a dense solve is too large.
         IncompleteError: A target or the solution is not finite.
     """
     if config.method == "dot":
         return Adjoint(targets.double(), None, 0.0)
     factor = task_fisher_factor(gradients, hessian.task_set.query_sizes)
-    damping = auto_damping(factor) if config.damping == "auto" else config.damping
-    shift = weight_decay + damping
-    try:
-        if config.curvature == "task-fisher":
-            attempts = [_solve_fisher(factor, shift, targets)]
-        else:
-            attempts = _solve_exact(config, hessian.shifted(shift), targets)
-    except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
-        raise _singular(damping, weight_decay) from None
+    first = auto_damping(factor) if config.damping == "auto" else config.damping
+    solve = partial(_attempts, config, hessian, factor, targets, weight_decay)
+    damping, attempts = first, solve(first)
+    while (
+        config.damping == "auto"
+        and Status.NEGATIVE_CURVATURE in attempts[-1].status
+        and damping < MOST_RAISED * first
+    ):
+        damping *= RAISE
+        attempts = solve(damping)
     solution, warnings = attempts[-1], [_fell_back(attempt) for attempt in attempts[:-1]]
+    if damping > first:
+        warnings.append(
+            f"the exact Hessian has negative eigenvalues: damping was raised from {first:.2g} to "
+            f"{damping:.2g}"
+        )
     if not bool(solution.value.isfinite().all()):
         raise IncompleteError(
             "influence",
@@ -92,14 +99,32 @@ def auto_damping(factor: Tensor) -> float:
     return AUTO_DAMPING * float((factor * factor).sum()) / rank
 
 
-def _solve_fisher(factor: Tensor, shift: float, targets: Tensor) -> Solution:
-    if shift <= 0:
-        raise _singular(shift, 0.0)
-    return solve_low_rank(factor, shift, targets)
+def _attempts(
+    config: InfluenceConfig,
+    hessian: TotalHessian,
+    factor: Tensor,
+    targets: Tensor,
+    weight_decay: float,
+    damping: float,
+) -> list[Solution]:
+    """All attempts at one damping; the last one counts."""
+    shift = weight_decay + damping
+    try:
+        if config.curvature == "exact":
+            return _solve_exact(config, hessian.shifted(shift), targets)
+        if shift > 0:
+            return [solve_low_rank(factor, shift, targets)]
+    except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
+        pass
+    raise ConfigError(
+        "influence.damping",
+        f"{damping:.1e} with training.weight_decay {weight_decay:.1e} leaves a singular Hessian",
+        "a curvature that can be inverted",
+        "give a larger number",
+    )
 
 
 def _solve_exact(config: InfluenceConfig, hessian: TotalHessian, targets: Tensor) -> list[Solution]:
-    """All attempts; the last one counts."""
     if config.solver == "dense":
         if targets.shape[1] > DENSE_LIMIT:
             raise ConfigError(
@@ -118,15 +143,6 @@ def _solve_exact(config: InfluenceConfig, hessian: TotalHessian, targets: Tensor
         hessian, targets, tolerance=config.tolerance, max_iterations=config.max_iterations
     )
     return [series, by_cg()] if Status.DIVERGED in series.status else [series]
-
-
-def _singular(damping: float, weight_decay: float) -> ConfigError:
-    return ConfigError(
-        "influence.damping",
-        f"{damping:.1e} with training.weight_decay {weight_decay:.1e} leaves a singular Hessian",
-        "a curvature that can be inverted",
-        "give a larger number",
-    )
 
 
 def _fell_back(series: Solution) -> str:

@@ -183,7 +183,8 @@ class InfluenceConfig(Section):
         derivative: ``unrolled`` differentiates through the inner steps exactly.
         curvature: Form of the total Hessian.
         damping: Added to the Hessian beside ``training.weight_decay``. ``auto`` is a tenth of
-            the mean eigenvalue of the task-Fisher in the span of the task gradients.
+            the mean eigenvalue of the task-Fisher in the span of the task gradients; with the
+            exact Hessian it is raised fourfold until the solve meets no negative curvature.
         solver: ``auto`` is the dual for task-fisher and CG for the exact Hessian.
         targets: ``each`` solves for every evaluation task, ``mean`` for their mean alone.
         tolerance: Relative residual at which an iterative solver stops.

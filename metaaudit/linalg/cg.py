@@ -12,7 +12,8 @@ def cg(matvec: MatVec, rhs: Tensor, *, tolerance: float, max_iterations: int) ->
     """Solves ``A x = b`` for a symmetric positive definite ``A`` (Hestenes and Stiefel, 1952).
 
     A direction ``p`` with ``p . A p <= 0`` shows that ``A`` is not positive definite: that
-    right-hand side stops there and says so. The iterate with the least residual is returned.
+    right-hand side stops there with its last iterate, the minimiser of ``x . A x / 2 - b . x`` over
+    the directions met so far, and says so (Steihaug, 1983).
 
     Args:
         matvec: Applies ``A`` to the rows of ``[n_rhs, size]``.
@@ -24,12 +25,11 @@ def cg(matvec: MatVec, rhs: Tensor, *, tolerance: float, max_iterations: int) ->
         The solution; its residuals are recomputed from ``b - A x``, not updated.
     """
     rhs = rhs.double()
-    value, best = torch.zeros_like(rhs), torch.zeros_like(rhs)
+    value = torch.zeros_like(rhs)
     residual = rhs.clone()
     direction = residual.clone()
     square = (residual * residual).sum(1)
     left = relative_residual(residual, rhs)
-    least = left.clone()
     done = left <= tolerance
     indefinite = torch.zeros_like(done)
     iterations = torch.zeros(len(rhs), dtype=torch.int64, device=rhs.device)
@@ -52,14 +52,11 @@ def cg(matvec: MatVec, rhs: Tensor, *, tolerance: float, max_iterations: int) ->
         square = new_square
         iterations += moving
         left = relative_residual(residual, rhs)
-        # Residuals of CG need not fall steadily, least of all where A is indefinite.
-        best = torch.where((left < least)[:, None], value, best)
-        least = torch.minimum(left, least)
         done |= moving & (left <= tolerance)
         history.append(float(left.max()))
-    actual = relative_residual(rhs - matvec(best).double(), rhs)
+    actual = relative_residual(rhs - matvec(value).double(), rhs)
     return Solution(
-        value=best,
+        value=value,
         status=tuple(
             _status(bool(met), bool(bad), float(gap), tolerance)
             for met, bad, gap in zip(done, indefinite, actual, strict=True)

@@ -242,6 +242,21 @@ def test_neumann_falls_back_to_cg_and_says_so(case):
     assert "Neumann diverged" in adjoint.warnings[0]
 
 
+@pytest.mark.parametrize("solver", ["cg", "neumann", "dense"])
+def test_automatic_damping_rises_until_the_hessian_is_positive(case, solver):
+    objective, params, task_set = case
+    dense = dense_total_hessian(objective, params, task_set)
+    gradients = torch.from_numpy(total_gradients(objective, params, task_set, batching()).gradients)
+    config = InfluenceConfig(
+        curvature="exact", solver=solver, tolerance=1e-10, max_iterations=20000
+    )
+    operator = TotalHessian(objective, params, task_set, batching())
+    adjoint = solve_adjoint(config, operator, gradients, gradients[:2], weight_decay=0.0)
+    assert adjoint.solution.converged
+    assert adjoint.damping > -float(torch.linalg.eigvalsh(dense)[0])
+    assert any("damping was raised from" in text for text in adjoint.warnings)
+
+
 def test_a_solve_that_does_not_converge_is_reported(case):
     objective, params, task_set = case
     gradients = torch.from_numpy(total_gradients(objective, params, task_set, batching()).gradients)
