@@ -74,6 +74,7 @@ def histogram(
         ticks = [0, *(10**power for power in range(len(str(int(tallest)))))]
         axes.set_yticks(ticks, [f"{tick:,}" for tick in ticks])
         axes.set_ylim(0, tallest * 1.2)
+        axes.xaxis.set_major_locator(MaxNLocator(6))
         axes.set_xlabel(label)
         axes.set_ylabel(counted)
 
@@ -81,10 +82,10 @@ def histogram(
 
 
 def convergence(name: str, residuals: Sequence[float], tolerance: float | None) -> str:
-    """The solver's relative residual per iteration, with the tolerance as a dashed line."""
+    """The solver's relative residual, the initial one first, and the tolerance as a dashed line."""
 
     def draw(axes: Axes) -> None:
-        axes.plot(range(1, len(residuals) + 1), residuals, color=_ACCENT, marker=".", linewidth=1.6)
+        axes.plot(range(len(residuals)), residuals, color=_ACCENT, marker=".", linewidth=1.6)
         if tolerance:
             axes.axhline(tolerance, color=_DANGER, linestyle="--", linewidth=1.2)
         axes.set_yscale("log")
