@@ -45,15 +45,11 @@ def run(config: Config, folder: Path, messages: Messages) -> None:
         MetaauditError: Something cannot be used or finished; nothing is left behind then.
     """
     with new_folder(folder) as temporary:
-        with messages.stage("load"):
-            problem = prepare(config)
-            weights = load_weights(problem)
-        _check_learner(config)
-        audit = Audit(problem, weights, FactorCache(cache_folder(), say=messages.say), messages)
+        audit = _prepared(config, messages)
         scores, manifest = audit.score()
         with messages.stage("write"):
-            spent = measurements(messages.timings, problem.batching.device)
-            write_run(temporary, scores, problem.train, manifest | spent)
+            spent = measurements(messages.timings, audit.problem.batching.device)
+            write_run(temporary, scores, audit.problem.train, manifest | spent)
     for warning in manifest["warnings"]:
         messages.warn(warning)
 
@@ -61,11 +57,8 @@ def run(config: Config, folder: Path, messages: Messages) -> None:
 def plan(config: Config, folder: Path, messages: Messages) -> list[tuple[str, str]]:
     """What ``run`` would do, as ``(what, how)`` lines; loads everything and computes no score."""
     check_new(folder)
-    with messages.stage("load"):
-        problem = prepare(config)
-        weights = load_weights(problem)
-    _check_learner(config)
-    audit = Audit(problem, weights, FactorCache(cache_folder(), say=messages.say), messages)
+    audit = _prepared(config, messages)
+    problem, weights = audit.problem, audit.weights
 
     def source(name: str, depends_on: Mapping[str, Any]) -> str:
         return "from the cache" if audit.cache.holds(name, depends_on) else "to compute"
@@ -172,7 +165,8 @@ class Audit:
             found = total_gradients(
                 problem.objective, self.weights.params, task_set, problem.batching, advance
             )
-            _check_finite(stage, task_set, found.outer_loss, found.gradients.sum(axis=1))
+            largest = np.abs(found.gradients).max(axis=1)
+            _check_finite(stage, task_set, found.losses, largest)
             return vars(found)
 
         key = self.gradient_key(task_set)
@@ -197,7 +191,7 @@ class Audit:
             approximate = config.influence.curvature == "task-fisher"
             if adjoint.solution is None or not approximate:
                 return adjoint, None
-            return adjoint, curvature_scale(hessian, train, adjoint.direction.mean(dim=0))
+            return adjoint, curvature_scale(hessian, train, adjoint.mean_direction)
 
     def _instances(self, adjoint: Adjoint) -> np.ndarray:
         problem = self.problem
@@ -205,7 +199,7 @@ class Audit:
             found = instance_influence(
                 problem.objective,
                 self.weights.params,
-                adjoint.direction.mean(dim=0),
+                adjoint.mean_direction,
                 problem.train,
                 problem.batching,
                 advance,
@@ -254,6 +248,15 @@ class Audit:
     def _target_ids(self) -> list[str]:
         each = self.problem.config.influence.targets == "each"
         return self.problem.evaluation.task_ids if each else ["mean"]
+
+
+def _prepared(config: Config, messages: Messages) -> Audit:
+    """An audit with everything loaded and nothing computed."""
+    with messages.stage("load"):
+        problem = prepare(config)
+        weights = load_weights(problem)
+    _check_learner(config)
+    return Audit(problem, weights, FactorCache(cache_folder(), say=messages.say), messages)
 
 
 def _check_learner(config: Config) -> None:

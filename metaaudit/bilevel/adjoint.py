@@ -41,6 +41,11 @@ class Adjoint:
     damping: float
     warnings: tuple[str, ...] = ()
 
+    @property
+    def mean_direction(self) -> Tensor:
+        """``[n_params]``: ``u`` of the mean of the targets, since the solve is linear."""
+        return self.direction.mean(dim=0)
+
 
 def solve_adjoint(
     config: InfluenceConfig,

@@ -24,8 +24,7 @@ class LabelNoise:
     Attributes:
         loss: ``[n_instances]``, out-of-fold cross-entropy of the given label.
         score: ``[n_instances]``, 1 minus its out-of-fold probability: ``mislabel_score``.
-        suggested: ``[n_instances]``, the class that a flagged label is confidently predicted as;
-            elsewhere the likeliest one.
+        suggested: ``[n_instances]``, the likeliest label.
         mislabeled: ``[n_instances]``, whether confident learning flags the label.
         label_noise: ``[n_tasks]``, share of flagged labels in each task.
     """
@@ -58,8 +57,9 @@ def label_noise(log_probabilities: Probabilities, task_set: TaskSet) -> LabelNoi
         log_p = log_p - np.logaddexp.reduce(log_p[:, classes], axis=1, keepdims=True)
         given = log_p[np.arange(len(labels)), labels]
         loss[part], score[part] = -given, -np.expm1(given)
-        suggested[part] = suggested_label(np.exp(log_p), labels)
-        flagged[part] = confidently_other(np.exp(log_p), labels)
+        probabilities = np.exp(log_p)
+        suggested[part] = suggested_label(probabilities, labels)
+        flagged[part] = confidently_other(probabilities, labels)
         share[row] = flagged[part].mean()
     return LabelNoise(loss, np.clip(score, 0.0, 1.0), suggested, flagged, share)
 
