@@ -15,6 +15,7 @@ from rich.markup import escape
 from typer.core import TyperGroup
 
 from metaaudit import __version__
+from metaaudit.cache_app import app as cache_app
 from metaaudit.console import Messages, results
 from metaaudit.errors import MetaauditError, RunError, is_interrupt
 
@@ -71,6 +72,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Find the tasks that harm a few-shot learner and the instances that are mislabeled.",
 )
+
+app.add_typer(cache_app, name="cache")
 
 ConfigArgument = Annotated[Path, typer.Argument(metavar="CONFIG", help="Configuration (YAML).")]
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Folder that `score` wrote.")]

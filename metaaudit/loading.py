@@ -7,8 +7,17 @@ from dataclasses import dataclass
 
 import torch
 
-from metaaudit.bilevel import Batching, Objective
+from metaaudit.bilevel import (
+    Adaptation,
+    Batching,
+    InnerMethod,
+    InnerProblem,
+    Objective,
+    Unrolled,
+)
 from metaaudit.config import Config
+from metaaudit.config.schema import InfluenceConfig, InnerConfig
+from metaaudit.curvature import Network
 from metaaudit.errors import CheckpointError, ConfigError, TaskSetError
 from metaaudit.inputs.checkpoints import fit_weights, read_checkpoint
 from metaaudit.inputs.task_set import TaskSet
@@ -36,6 +45,35 @@ class Problem:
     model: Model
     objective: Objective
     batching: Batching
+
+    def as_trained(self, params: Params, task_set: TaskSet) -> Adaptation:
+        """The adaptation at some meta-parameters, differentiated as the learner is trained."""
+        learner = self.config.learner
+        if learner.proximity is None:
+            return Unrolled(self.objective, params, task_set, self.batching)
+        method = InnerMethod(
+            InfluenceConfig(
+                derivative="implicit",
+                inner=InnerConfig(inverse="cg"),
+                tolerance=learner.tolerance,
+                max_iterations=learner.steps,
+            )
+        )
+        return method.implicit(self.inner_problem(params, task_set, learner.proximity))
+
+    def inner_problem(self, params: Params, task_set: TaskSet, rho: float) -> InnerProblem:
+        """The proximal inner problem of every task of a set."""
+        return InnerProblem(self.objective, params, task_set, self.batching, rho)
+
+    def layers(self) -> Network:
+        """The model's layers, for EK-FAC.
+
+        Raises:
+            ModelError: EK-FAC does not cover the model.
+        """
+        shape = self.train.pool.input_shape
+        device, dtype = self.batching.device, self.batching.dtype
+        return Network.of(self.model.module, torch.zeros(2, *shape, device=device, dtype=dtype))
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import resource
 import sys
+from collections.abc import Iterable
 from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
@@ -12,9 +14,17 @@ import numpy as np
 import torch
 
 from metaaudit import __version__
-from metaaudit.bilevel import Adjoint, CurvatureScale, TaskGradients
+from metaaudit.bilevel import (
+    Adaptation,
+    Adjoint,
+    Attempt,
+    CurvatureScale,
+    Implicit,
+    TaskGradients,
+)
+from metaaudit.bilevel.inner import CGInverse, DenseInverse
+from metaaudit.cache import FactorCache
 from metaaudit.config.schema import Config
-from metaaudit.curvature import FactorCache
 from metaaudit.inputs.task_set import TaskSet
 from metaaudit.loading import Problem, Weights
 from metaaudit.runs.saved import SCHEMA_VERSION
@@ -58,33 +68,109 @@ def evaluation(task_set: TaskSet, found: TaskGradients) -> dict[str, float]:
     }
 
 
+def inner(config: Config, adaptation: Adaptation) -> dict[str, Any] | None:
+    """How the inner problems were differentiated; ``None`` where the steps were unrolled."""
+    if not isinstance(adaptation, Implicit):
+        return None
+    inverse, left = adaptation.inverse, adaptation.stationarity
+    kind = config.influence.inner.inverse
+    indefinite = None
+    if isinstance(inverse, DenseInverse):
+        indefinite = int((~inverse.definite).sum())
+    return {
+        "inverse": kind,
+        "basis": config.influence.inner.basis if kind == "ekfac" else None,
+        "fisher": config.influence.fisher if kind == "ekfac" else None,
+        "rho": adaptation.rho,
+        "stationarity": {"median": float(left.median()), "largest": float(left.max())},
+        "indefinite_tasks": indefinite,
+        "solves": asdict(inverse.report) if isinstance(inverse, CGInverse) else None,
+    }
+
+
+def inner_warnings(config: Config, adaptation: Adaptation) -> list[str]:
+    """One line for each thing about the inner problems that did not go as asked."""
+    summary = inner(config, adaptation)
+    if summary is None:
+        return []
+    found = []
+    largest, learner = summary["stationarity"]["largest"], config.learner
+    # Twice: the tolerance is on the norm in single precision.
+    if learner.name == "imaml" and largest > 2 * learner.tolerance:
+        found.append(
+            "the inner problem was not solved for every task (relative gradient up to "
+            f"{largest:.1e}): raise learner.steps or learner.proximity, or lower learner.inner_lr"
+        )
+    if summary["indefinite_tasks"]:
+        found.append(
+            f"the inner Hessian of {summary['indefinite_tasks']} tasks is not positive definite: "
+            "raise influence.inner.proximity, or use influence.inner.inverse: ggn"
+        )
+    solves = summary["solves"]
+    if solves and solves["not_converged"]:
+        found.append(
+            f"{solves['not_converged']} of {solves['solves']} inner solves did not converge "
+            f"({solves['negative_curvature']} met negative curvature; worst relative residual "
+            f"{solves['residual']:.1e}): raise influence.inner.proximity, or use "
+            "influence.inner.inverse: ggn"
+        )
+    return found
+
+
 def solver(
     config: Config, adjoint: Adjoint, scale: CurvatureScale | None, targets: list[str]
 ) -> dict[str, Any]:
     """How every target was solved for."""
-    solution = adjoint.solution
+    influence, solution = config.influence, adjoint.solution
     summary: dict[str, Any] = {
-        "method": config.influence.method,
-        "curvature": config.influence.curvature if solution else None,
+        "method": influence.method,
+        "derivative": influence.derivative,
+        "curvature": influence.curvature if solution else None,
         "solver": solution.solver if solution else None,
+        "preconditioner": influence.preconditioner if solution else None,
         "damping": adjoint.damping,
         "delta": config.training.weight_decay,
-        "tolerance": config.influence.tolerance,
+        "tolerance": influence.tolerance,
         "converged": solution.converged if solution else True,
         "targets": [],
-        "residual_history": list(solution.history) if solution else [],
+        "residual_history": _finite(solution.worst_history) if solution else [],
+        "attempts": [_attempt(attempt) for attempt in adjoint.attempts],
+        "smallest_ritz": adjoint.spectrum.smallest if adjoint.spectrum else None,
         "curvature_scale": None,
     }
     if solution:
-        columns = (solution.status, solution.iterations, solution.residual)
+        columns = (solution.status, solution.iterations, solution.residual, solution.history)
         summary["targets"] = [
-            {"eval_id": target, "status": str(status), "iterations": count, "residual": left}
-            for target, status, count, left in zip(targets, *columns, strict=True)
+            {
+                "eval_id": target,
+                "status": str(status),
+                "iterations": count,
+                "residual": left,
+                "residual_history": _finite(history),
+            }
+            for target, status, count, left, history in zip(targets, *columns, strict=True)
         ]
     if scale:
         ratio = scale.exact / scale.approximate if scale.approximate else None
         summary["curvature_scale"] = {**asdict(scale), "ratio": ratio}
     return summary
+
+
+def _attempt(attempt: Attempt) -> dict[str, Any]:
+    solution = attempt.solution
+    return {
+        "solver": solution.solver,
+        "damping": attempt.damping,
+        "status": sorted({str(status) for status in solution.status}),
+        "iterations": max(solution.iterations),
+        "residual": _finite([max(solution.residual)])[0],
+        "residual_history": _finite(solution.worst_history),
+    }
+
+
+def _finite(values: Iterable[float]) -> list[float | None]:
+    """JSON has neither NaN nor infinity: where a solve ran away, ``None``."""
+    return [value if math.isfinite(value) else None for value in values]
 
 
 def measurements(timings: dict[str, float], device: torch.device) -> dict[str, Any]:

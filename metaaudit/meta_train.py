@@ -52,7 +52,7 @@ def run(config: Config, messages: Messages, *, resume: bool, overwrite: bool) ->
         raise CheckpointError(
             files.checkpoint, "exists already", "a new file", "use --resume or --overwrite"
         )
-    trainer = MetaTrainer(problem.objective, problem.train, problem.batching, config.training)
+    trainer = MetaTrainer(problem.as_trained, problem.train, config.training)
     left = (config.training.epochs - state.epoch) * len(problem.train)
     saved = resume
 
@@ -73,8 +73,6 @@ def run(config: Config, messages: Messages, *, resume: bool, overwrite: bool) ->
                 messages.say(f"{files.checkpoint} has the last whole epoch; go on with --resume")
             raise
     with messages.stage("evaluate", len(problem.evaluation)) as advance:
-        found = total_gradients(
-            problem.objective, state.params, problem.evaluation, problem.batching, advance
-        )
+        found = total_gradients(problem.as_trained(state.params, problem.evaluation), advance)
     measured = evaluation(problem.evaluation, found)
     return Trained(files, state.epoch, measured["mean_accuracy"], measured["mean_loss"])

@@ -16,6 +16,10 @@ from metaaudit.runs.saved import SIGN, SavedRun
 from metaaudit.runs.tables import InstanceRow, TaskRow, csv_text
 
 WAYS, SHOTS, QUERIES, EVAL_TASKS = 2, 2, 2, 5
+RESIDUAL_HISTORIES = (
+    *((1.0, 0.5 / row, 0.05 / row, 0.0009 / row) for row in range(1, EVAL_TASKS)),
+    (1.0, 0.0002),
+)
 
 
 def task_rows(n_tasks: int = 8, harmful: int = 2) -> list[TaskRow]:
@@ -68,7 +72,7 @@ def write_run(
     instances: list[InstanceRow] | None = None,
     *,
     warnings: tuple[str, ...] = (),
-    residual_history: tuple[float, ...] = (0.5, 0.05, 0.001),
+    residual_histories: tuple[tuple[float, ...], ...] = RESIDUAL_HISTORIES,
     thumbnails: dict[tuple[int, int, int], npt.NDArray[np.uint8]] | None = None,
 ) -> SavedRun:
     """Writes a run folder and reads it back.
@@ -78,7 +82,8 @@ def write_run(
         tasks: Rows of ``tasks.csv``; 8 tasks, 2 of them harmful, by default.
         instances: Rows of ``instances.csv``; all of the tasks' by default.
         warnings: What the manifest and the findings warn of.
-        residual_history: Of the solver; empty for a direct one.
+        residual_histories: Of each evaluation task, as many as there are then; none for a direct
+            solver.
         thumbnails: By ``(task, 0 for support or 1 for query, index)``; every instance of the
             first two tasks by default, and no group at all for an empty dictionary.
     """
@@ -91,7 +96,7 @@ def write_run(
     write_text(path / "instances.csv", csv_text(InstanceRow, instances))
     write_json(path / "findings.json", _findings(tasks, instances, warnings))
     write_json(
-        path / "manifest.json", _manifest(len(tasks), len(instances), warnings, residual_history)
+        path / "manifest.json", _manifest(len(tasks), len(instances), warnings, residual_histories)
     )
     _write_scores(path / "scores.h5", tasks, thumbnails)
     return SavedRun.open(path)
@@ -155,7 +160,10 @@ def _pick(row: TaskRow | InstanceRow, *names: str) -> dict[str, Any]:
 
 
 def _manifest(
-    n_tasks: int, n_instances: int, warnings: tuple[str, ...], residual_history: tuple[float, ...]
+    n_tasks: int,
+    n_instances: int,
+    warnings: tuple[str, ...],
+    residual_histories: tuple[tuple[float, ...], ...],
 ) -> dict[str, Any]:
     data = {
         "format": "omniglot",
@@ -187,19 +195,33 @@ def _manifest(
         "solver": {
             "method": "task-if",
             "curvature": "task-fisher",
-            "solver": "cg" if residual_history else "dual",
+            "solver": "cg" if residual_histories else "dual",
             "damping": 0.1,
             "delta": 0.005,
             "tolerance": 0.001,
             "converged": not warnings,
             "targets": [
-                {"eval_id": f"eval-{row}", "status": "converged", "iterations": 3, "residual": 1e-4}
-                for row in range(EVAL_TASKS)
+                {
+                    "eval_id": f"eval-{row}",
+                    "status": "converged",
+                    "iterations": max(len(history) - 1, 0),
+                    "residual": history[-1] if history else 1e-15,
+                    "residual_history": list(history),
+                }
+                for row, history in enumerate(residual_histories or ((),) * EVAL_TASKS)
             ],
-            "residual_history": list(residual_history),
+            "residual_history": _worst(residual_histories),
             "curvature_scale": {"exact": 1.2, "approximate": 1.0, "ratio": 0.83, "n_tasks": 20},
         },
         "coverage": {"tasks": n_tasks, "eval_tasks": EVAL_TASKS, "instances": n_instances},
         "evaluation": {"mean_loss": 0.31, "mean_accuracy": 0.9},
         "warnings": list(warnings),
     }
+
+
+def _worst(histories: tuple[tuple[float, ...], ...]) -> list[float]:
+    longest = max(map(len, histories), default=0)
+    return [
+        max(history[min(step, len(history) - 1)] for history in histories)
+        for step in range(longest)
+    ]

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from metaaudit import audit
+from metaaudit import stages
 from tests.small import files
 
 
@@ -17,8 +17,8 @@ def test_a_number_that_is_not_finite_names_its_task(trained_case, cache_dir, mon
         array[0] = np.nan  # of the first task: its gradient, or the loss of a support instance
         return dataclasses.replace(found, **{name: array})
 
-    real = audit.total_gradients
-    monkeypatch.setattr(audit, "total_gradients", broken)
+    real = stages.total_gradients
+    monkeypatch.setattr(stages, "total_gradients", broken)
     before = files(trained_case.folder)
     ended = trained_case.cli("score", "--run", trained_case.folder / "bad")
     assert ended.exit_code == 3

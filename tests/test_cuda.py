@@ -6,9 +6,9 @@ import torch
 
 from metaaudit.bilevel import (
     Batching,
-    Layout,
     Objective,
     TotalHessian,
+    Unrolled,
     total_gradients,
     weight_derivatives,
 )
@@ -16,7 +16,7 @@ from metaaudit.config.schema import Conv4Config, MislabelConfig
 from metaaudit.demo.digits import digit_tasks
 from metaaudit.labelnoise import cross_fit
 from metaaudit.learners import MAML
-from metaaudit.models import build_model
+from metaaudit.models import Layout, build_model
 
 pytestmark = [
     pytest.mark.cuda,
@@ -33,9 +33,9 @@ def everything(device):
     batching = Batching(3, device, torch.float64)
     u = torch.ones(Layout.of(params).size, dtype=torch.float64, device=device)
     return [
-        total_gradients(objective, params, task_set, batching).gradients,
-        TotalHessian(objective, params, task_set, batching)(u[None]).cpu().numpy(),
-        weight_derivatives(objective, params, u, task_set, batching),
+        total_gradients(Unrolled(objective, params, task_set, batching)).gradients,
+        TotalHessian(Unrolled(objective, params, task_set, batching))(u[None]).cpu().numpy(),
+        weight_derivatives(Unrolled(objective, params, task_set, batching), u),
         cross_fit(objective, params, task_set, batching, MislabelConfig(folds=3)),
     ]
 

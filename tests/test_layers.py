@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import metaaudit
+from tests.cache.cases import add
 from tests.small import Case
 
 ROOT = Path(metaaudit.__file__).parent
@@ -18,8 +19,8 @@ ROOT = Path(metaaudit.__file__).parent
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("cli",),
     ("demo",),
-    ("audit", "meta_train", "prune", "validation"),
-    ("manifest",),
+    ("audit", "cache_app", "meta_train", "prune", "validation"),
+    ("stages", "manifest"),
     ("loading",),
     ("reports", "pruning"),
     ("influence", "labelnoise", "training"),
@@ -29,6 +30,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("models",),
     ("inputs",),
     ("config",),
+    ("cache",),
     ("linalg", "runs", "console"),
     ("errors", "robust"),
 )
@@ -42,6 +44,7 @@ UPWARDS = {
 TORCH_FREE = {
     "reports": {"runs", "errors", "inputs.task_set"},
     "pruning": {"runs", "errors", "inputs.task_set", "robust"},
+    "cache": {"runs.atomic", "runs.hdf5", "errors"},
     "runs": {"errors", "inputs.task_set"},
     "config": {"runs.atomic", "errors"},
     "console": set(),
@@ -196,6 +199,12 @@ def test_report_imports_no_torch(
 def test_prune_imports_no_torch(scored_case: Case, tmp_path: Path) -> None:
     options = ("--drop", "instances", "--by", "mislabel_score", "--max-fraction", "0.1")
     in_a_new_process(NO_TORCH, "prune", scored_case.run, *options, "--plan", tmp_path / "p.json")
+
+
+@pytest.mark.parametrize("command", ["ls", "verify", "clear"])
+def test_cache_imports_no_torch(cache_dir: Path, command: str) -> None:
+    add(cache_dir, 1)
+    in_a_new_process(NO_TORCH, "cache", command)
 
 
 def test_the_check_for_torch_would_see_it(scored_case: Case) -> None:

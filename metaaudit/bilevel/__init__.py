@@ -1,29 +1,44 @@
 """The weighted bilevel objective and its derivatives."""
 
-from metaaudit.bilevel.adjoint import Adjoint, solve_adjoint
+from metaaudit.bilevel.adaptation import Adaptation, Linearised
+from metaaudit.bilevel.adjoint import Adjoint, AdjointSolver, Attempt
 from metaaudit.bilevel.batch import Batching, TaskBatch, TaskTensors
 from metaaudit.bilevel.curvature_scale import CurvatureScale, curvature_scale
+from metaaudit.bilevel.implicit import Implicit
+from metaaudit.bilevel.inner import InnerProblem
+from metaaudit.bilevel.inner_method import InnerMethod
 from metaaudit.bilevel.objective import Objective, cross_entropy, over_tasks, unit_weights
-from metaaudit.bilevel.parameters import Layout
-from metaaudit.bilevel.total_gradient import Advance, TaskGradients, total_gradients
+from metaaudit.bilevel.outer_ekfac import outer_bases, outer_factors
+from metaaudit.bilevel.progress import Advance
+from metaaudit.bilevel.total_gradient import TaskGradients, batch_gradients, total_gradients
 from metaaudit.bilevel.total_hessian import TotalHessian
+from metaaudit.bilevel.unrolled import Unrolled
 from metaaudit.bilevel.weight_derivative import weight_derivatives
 
 __all__ = [
+    "Adaptation",
     "Adjoint",
+    "AdjointSolver",
     "Advance",
+    "Attempt",
     "Batching",
     "CurvatureScale",
-    "Layout",
+    "Implicit",
+    "InnerMethod",
+    "InnerProblem",
+    "Linearised",
     "Objective",
     "TaskBatch",
     "TaskGradients",
     "TaskTensors",
     "TotalHessian",
+    "Unrolled",
+    "batch_gradients",
     "cross_entropy",
     "curvature_scale",
+    "outer_bases",
+    "outer_factors",
     "over_tasks",
-    "solve_adjoint",
     "total_gradients",
     "unit_weights",
     "weight_derivatives",

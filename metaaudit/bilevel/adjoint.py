@@ -2,27 +2,54 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
 
 from metaaudit.bilevel.total_hessian import TotalHessian
 from metaaudit.config.schema import InfluenceConfig
-from metaaudit.curvature import task_fisher_factor
+from metaaudit.curvature import Factors, task_fisher_factor
 from metaaudit.errors import ConfigError, IncompleteError
-from metaaudit.linalg import Solution, Status, cg, neumann, solve_dense, solve_low_rank
+from metaaudit.linalg import (
+    MatVec,
+    Solution,
+    Spectrum,
+    Status,
+    cg,
+    lanczos,
+    neumann,
+    relative_residual,
+    solve_dense,
+    solve_low_rank,
+    suggested_damping,
+)
 
 AUTO_DAMPING = 0.1
 RAISE, MOST_RAISED = 4.0, 1e6
 ADVICE = {
     Status.MAX_ITERATIONS: "raise influence.damping or influence.max_iterations",
     Status.NEGATIVE_CURVATURE: "raise influence.damping",
+    Status.INDEFINITE_PRECONDITIONER: "use influence.preconditioner: none",
     Status.STAGNATED: "raise influence.damping, or use compute.dtype: float64",
     Status.DIVERGED: "raise influence.damping",
 }
 DENSE_LIMIT = 5000
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One solve of all targets.
+
+    Attributes:
+        solution: What it gave.
+        damping: With what damping.
+    """
+
+    solution: Solution
+    damping: float
 
 
 @dataclass(frozen=True)
@@ -31,15 +58,25 @@ class Adjoint:
 
     Attributes:
         direction: ``[n_targets, n_params]``, float64: ``u`` of every target.
-        solution: The solve; ``None`` for the method ``dot``, which solves nothing.
-        damping: What was added to the Hessian beside the outer L2 weight.
+        attempts: The solves, the last of which counts; none for the method ``dot``.
+        spectrum: Ritz values of the Hessian without shift, where they were looked for.
         warnings: One line for each thing that did not go as asked.
     """
 
     direction: Tensor
-    solution: Solution | None
-    damping: float
+    attempts: tuple[Attempt, ...]
+    spectrum: Spectrum | None = None
     warnings: tuple[str, ...] = ()
+
+    @property
+    def solution(self) -> Solution | None:
+        """The solve that counts; ``None`` for the method ``dot``, which solves nothing."""
+        return self.attempts[-1].solution if self.attempts else None
+
+    @property
+    def damping(self) -> float:
+        """What was added to the Hessian beside the outer L2 weight; a mean where it varies."""
+        return self.attempts[-1].damping if self.attempts else 0.0
 
     @property
     def mean_direction(self) -> Tensor:
@@ -47,55 +84,170 @@ class Adjoint:
         return self.direction.mean(dim=0)
 
 
-def solve_adjoint(
-    config: InfluenceConfig,
-    hessian: TotalHessian,
-    gradients: Tensor,
-    targets: Tensor,
-    weight_decay: float,
-) -> Adjoint:
-    """Solves for every evaluation target.
+@dataclass(frozen=True)
+class AdjointSolver:
+    """Solves with the configured form of the total Hessian.
 
-    Args:
+    Attributes:
         config: The ``influence`` section.
-        hessian: The exact total Hessian without shift.
+        hessian: The total Hessian without shift, in the configured form where that is an operator.
         gradients: ``[n_tasks, n_params]`` total gradients of the training tasks.
-        targets: ``[n_targets, n_params]``, ``D M`` of each target.
         weight_decay: Outer L2 weight ``delta``.
-
-    Raises:
-        ConfigError: The shifted curvature is singular, or a dense solve is too large.
-        IncompleteError: A target or the solution is not finite.
+        ekfac: The total Hessian in the Kronecker eigenbasis, where it is used.
     """
-    if config.method == "dot":
-        return Adjoint(targets.double(), None, 0.0)
-    factor = task_fisher_factor(gradients, hessian.task_set.query_sizes)
-    first = auto_damping(factor) if config.damping == "auto" else config.damping
-    solve = partial(_attempts, config, hessian, factor, targets, weight_decay)
-    damping, attempts = first, solve(first)
-    while (
-        config.damping == "auto"
-        and Status.NEGATIVE_CURVATURE in attempts[-1].status
-        and damping < MOST_RAISED * first
-    ):
-        damping *= RAISE
-        attempts = solve(damping)
-    solution, warnings = attempts[-1], [_fell_back(attempt) for attempt in attempts[:-1]]
-    if damping > first:
-        warnings.append(
-            f"the exact Hessian has negative eigenvalues: damping was raised from {first:.2g} to "
-            f"{damping:.2g}"
+
+    config: InfluenceConfig
+    hessian: TotalHessian
+    gradients: Tensor
+    weight_decay: float
+    ekfac: Factors | None = None
+
+    def solve(self, targets: Tensor) -> Adjoint:
+        """Solves for every evaluation target.
+
+        Args:
+            targets: ``[n_targets, n_params]``, ``D M`` of each target.
+
+        Raises:
+            ConfigError: The shifted curvature is singular, or a dense solve is too large.
+            IncompleteError: A target or the solution is not finite.
+        """
+        targets = targets.double()
+        if self.config.method == "dot":
+            return Adjoint(targets, ())
+        if self.config.curvature == "ekfac":
+            attempts, spectrum = [self._by_ekfac(targets)], None
+        elif self.config.curvature == "task-fisher":
+            attempts, spectrum = [self._by_dual(targets)], None
+        else:
+            attempts, spectrum = self._by_operator(targets)
+        solution = attempts[-1].solution
+        if not bool(solution.value.isfinite().all()):
+            raise IncompleteError(
+                "influence",
+                "the solve gave non-finite numbers",
+                "finite gradients and curvature",
+                "raise influence.damping or use compute.dtype: float64",
+            )
+        warnings = _warnings(attempts, spectrum, self.weight_decay)
+        return Adjoint(solution.value, tuple(attempts), spectrum, warnings)
+
+    def approximation(self, rows: list[int]) -> MatVec:
+        """The configured curvature over some of the tasks, without shift."""
+        if self.config.curvature == "ekfac":  # its eigenvalues are those of all tasks
+            factors = self._factors
+            return lambda vectors: factors.apply(factors.eigenvalues, vectors)
+        if self.config.curvature == "task-fisher":
+            sizes = self.hessian.adaptation.task_set.query_sizes
+            factor = task_fisher_factor(self.gradients[rows], sizes[rows])
+            return lambda vectors: (vectors @ factor.T) @ factor
+        return self.hessian.over(rows)
+
+    @cached_property
+    def _fisher(self) -> Tensor:
+        sizes = self.hessian.adaptation.task_set.query_sizes
+        return task_fisher_factor(self.gradients, sizes)
+
+    def _first_damping(self) -> float:
+        asked = self.config.damping
+        return auto_damping(self._fisher) if asked == "auto" else asked
+
+    def _by_dual(self, targets: Tensor) -> Attempt:
+        damping = self._first_damping()
+        shift = self._shift(damping)
+        if shift <= 0:
+            raise self._singular(damping)
+        try:
+            return Attempt(solve_low_rank(self._fisher, shift, targets), damping)
+        except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
+            raise self._singular(damping) from None
+
+    def _by_ekfac(self, targets: Tensor) -> Attempt:
+        factors, damping = self._factors, self.config.damping
+        shifted = factors.damped("heuristic" if damping == "auto" else damping)
+        count = sum(values.numel() for values in shifted.values())
+        added = sum(
+            float((values - factors.eigenvalues[path]).sum()) for path, values in shifted.items()
         )
-    if not bool(solution.value.isfinite().all()):
-        raise IncompleteError(
-            "influence",
-            "the solve gave non-finite numbers",
-            "finite gradients and curvature",
-            "raise influence.damping or use compute.dtype: float64",
+        shifted = {path: values + self.weight_decay for path, values in shifted.items()}
+        if min(float(values.min()) for values in shifted.values()) <= 0:
+            raise self._singular(added / count)
+        value = factors.apply({path: 1 / values for path, values in shifted.items()}, targets)
+        left = relative_residual(targets - factors.apply(shifted, value), targets)
+        n = len(targets)
+        solution = Solution(
+            value, (Status.CONVERGED,) * n, tuple(left.tolist()), (0,) * n, ((),) * n, "ekfac"
         )
-    if not solution.converged:
-        warnings.append(_not_converged(solution))
-    return Adjoint(solution.value, solution, damping, tuple(warnings))
+        return Attempt(solution, added / count)
+
+    def _by_operator(self, targets: Tensor) -> tuple[list[Attempt], Spectrum | None]:
+        """Attempts until one meets no negative curvature, where the damping is ours to choose."""
+        first = damping = self._first_damping()
+        attempts, spectrum = self._attempts(targets, damping), None
+        while Status.NEGATIVE_CURVATURE in attempts[-1].solution.status:
+            spectrum = spectrum or lanczos(self.hessian, targets)
+            if self.config.damping != "auto" or damping > MOST_RAISED * first:
+                break
+            more = suggested_damping(spectrum, self._shift(damping))
+            damping = max(damping + more, RAISE * damping)
+            attempts += self._attempts(targets, damping)
+        return attempts, spectrum
+
+    def _attempts(self, targets: Tensor, damping: float) -> list[Attempt]:
+        """All attempts at one damping; the last one counts."""
+        config, operator = self.config, self.hessian.shifted(self._shift(damping))
+        if config.solver == "dense":
+            try:
+                return [Attempt(self._dense(operator, targets), damping)]
+            except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
+                raise self._singular(damping) from None
+        found = []
+        if config.solver == "neumann":
+            found.append(Attempt(self._limited(neumann)(operator, targets), damping))
+            if Status.DIVERGED not in found[0].solution.status:
+                return found
+        by_cg = self._limited(cg)(operator, targets, preconditioner=self._preconditioner(damping))
+        return [*found, Attempt(by_cg, damping)]
+
+    def _limited(self, solver: Callable[..., Solution]) -> Callable[..., Solution]:
+        config = self.config
+        return partial(solver, tolerance=config.tolerance, max_iterations=config.max_iterations)
+
+    def _preconditioner(self, damping: float) -> MatVec | None:
+        if self.config.preconditioner == "none":
+            return None
+        factors, shift = self._factors, self._shift(damping)
+        weights = {path: 1 / (values + shift) for path, values in factors.eigenvalues.items()}
+        return lambda vectors: factors.apply(weights, vectors)
+
+    @staticmethod
+    def _dense(operator: TotalHessian, targets: Tensor) -> Solution:
+        size = targets.shape[1]
+        if size > DENSE_LIMIT:
+            raise ConfigError(
+                "influence.solver",
+                f"dense would need a {size} x {size} matrix",
+                f"at most {DENSE_LIMIT} parameters",
+                "use cg",
+            )
+        return solve_dense(operator, targets)
+
+    @property
+    def _factors(self) -> Factors:
+        assert self.ekfac is not None
+        return self.ekfac
+
+    def _shift(self, damping: float) -> float:
+        return self.weight_decay + damping
+
+    def _singular(self, damping: float) -> ConfigError:
+        return ConfigError(
+            "influence.damping",
+            f"{damping:.1e} with training.weight_decay {self.weight_decay:.1e} leaves a singular "
+            "Hessian",
+            "a curvature that can be inverted",
+            "give a larger number",
+        )
 
 
 def auto_damping(factor: Tensor) -> float:
@@ -104,64 +256,34 @@ def auto_damping(factor: Tensor) -> float:
     return AUTO_DAMPING * float((factor * factor).sum()) / rank
 
 
-def _attempts(
-    config: InfluenceConfig,
-    hessian: TotalHessian,
-    factor: Tensor,
-    targets: Tensor,
-    weight_decay: float,
-    damping: float,
-) -> list[Solution]:
-    """All attempts at one damping; the last one counts."""
-    shift = weight_decay + damping
-    try:
-        if config.curvature == "exact":
-            return _solve_exact(config, hessian.shifted(shift), targets)
-        if shift > 0:
-            return [solve_low_rank(factor, shift, targets)]
-    except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
-        pass
-    raise ConfigError(
-        "influence.damping",
-        f"{damping:.1e} with training.weight_decay {weight_decay:.1e} leaves a singular Hessian",
-        "a curvature that can be inverted",
-        "give a larger number",
-    )
+def _warnings(attempts: list[Attempt], spectrum: Spectrum | None, delta: float) -> tuple[str, ...]:
+    last, first = attempts[-1], attempts[0]
+    found = [
+        f"Neumann diverged (relative residual {max(one.solution.residual):.1e} after "
+        f"{max(one.solution.iterations)} terms: an eigenvalue is negative); solved by CG instead"
+        for one in attempts
+        if one is not last and one.solution.solver == "neumann"
+    ]
+    if spectrum and last.damping > first.damping:
+        found.append(
+            "the total Hessian has negative eigenvalues (smallest Ritz value "
+            f"{spectrum.smallest:.2g}): damping was raised from {first.damping:.2g} to "
+            f"{last.damping:.2g}"
+        )
+    if not last.solution.converged:
+        found.append(_not_converged(last, spectrum, delta))
+    return tuple(found)
 
 
-def _solve_exact(config: InfluenceConfig, hessian: TotalHessian, targets: Tensor) -> list[Solution]:
-    if config.solver == "dense":
-        if targets.shape[1] > DENSE_LIMIT:
-            raise ConfigError(
-                "influence.solver",
-                f"dense would need a {targets.shape[1]} x {targets.shape[1]} matrix",
-                f"at most {DENSE_LIMIT} parameters",
-                "use cg",
-            )
-        return [solve_dense(hessian, targets)]
-    by_cg = partial(
-        cg, hessian, targets, tolerance=config.tolerance, max_iterations=config.max_iterations
-    )
-    if config.solver != "neumann":
-        return [by_cg()]
-    series = neumann(
-        hessian, targets, tolerance=config.tolerance, max_iterations=config.max_iterations
-    )
-    return [series, by_cg()] if Status.DIVERGED in series.status else [series]
-
-
-def _fell_back(series: Solution) -> str:
-    return (
-        f"Neumann diverged (relative residual {max(series.residual):.1e} after "
-        f"{max(series.iterations)} terms: an eigenvalue is negative); solved by CG instead"
-    )
-
-
-def _not_converged(solution: Solution) -> str:
+def _not_converged(attempt: Attempt, spectrum: Spectrum | None, delta: float) -> str:
+    solution = attempt.solution
     left = sorted({status for status in solution.status if status is not Status.CONVERGED})
     count = sum(status is not Status.CONVERGED for status in solution.status)
+    advice = "; ".join(dict.fromkeys(ADVICE[status] for status in left))
+    if Status.NEGATIVE_CURVATURE in left and spectrum:
+        needed = attempt.damping + suggested_damping(spectrum, delta + attempt.damping)
+        advice += f" to {needed:.2g}, since the smallest Ritz value is {spectrum.smallest:.2g}"
     return (
         f"{solution.solver} did not converge for {count} of {len(solution.status)} targets "
-        f"({', '.join(left)}; worst relative residual {max(solution.residual):.1e}): "
-        f"{'; '.join(dict.fromkeys(ADVICE[status] for status in left))}"
+        f"({', '.join(left)}; worst relative residual {max(solution.residual):.1e}): {advice}"
     )

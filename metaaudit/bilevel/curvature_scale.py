@@ -1,14 +1,15 @@
-"""How far the task-Fisher is from the exact total Hessian, along one direction."""
+"""How far an approximation is from the exact total Hessian, along one direction."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from metaaudit.bilevel.total_hessian import TotalHessian
-from metaaudit.curvature import task_fisher_factor
+from metaaudit.linalg import MatVec
 
 
 @dataclass(frozen=True)
@@ -17,7 +18,7 @@ class CurvatureScale:
 
     Attributes:
         exact: ``u^T H u`` without damping, over the tasks looked at.
-        approximate: The same with the task-Fisher.
+        approximate: The same with the approximation.
         n_tasks: Number of tasks looked at.
     """
 
@@ -27,23 +28,25 @@ class CurvatureScale:
 
 
 def curvature_scale(
-    hessian: TotalHessian, gradients: Tensor, direction: Tensor, n_tasks: int = 16
+    hessian: TotalHessian,
+    approximation: Callable[[list[int]], MatVec],
+    direction: Tensor,
+    n_tasks: int = 16,
 ) -> CurvatureScale:
-    """Compares the task-Fisher with the exact Hessian along ``direction [n_params]``.
+    """Compares an approximation with the exact Hessian along ``direction [n_params]``.
 
     Args:
         hessian: The exact total Hessian without shift.
-        gradients: ``[n_tasks, n_params]`` total gradients.
+        approximation: Takes rows of tasks to the approximation over them, without shift.
         direction: ``u``.
         n_tasks: The comparison uses this many tasks, evenly spaced, since one exact product
             costs several passes over those it uses.
     """
-    rows = torch.linspace(0, len(gradients) - 1, min(n_tasks, len(gradients))).long().tolist()
-    unit = direction / (direction.norm() or 1.0)
-    some = hessian.over(rows)
-    factor = task_fisher_factor(gradients[rows], some.task_set.query_sizes)
+    total = len(hessian.adaptation.task_set)
+    rows = torch.linspace(0, total - 1, min(n_tasks, total)).long().tolist()
+    unit = (direction / (direction.norm() or 1.0))[None]
     return CurvatureScale(
-        exact=float(unit @ some(unit[None])[0]),
-        approximate=float((factor @ unit).square().sum()),
+        exact=float((unit * hessian.over(rows)(unit)).sum()),
+        approximate=float((unit * approximation(rows)(unit)).sum()),
         n_tasks=len(rows),
     )

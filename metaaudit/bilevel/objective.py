@@ -47,6 +47,18 @@ class Objective:
             self.forward, self.loss, params, data.support_x, data.support_y, weights
         )
 
+    def losses(self, theta: Params, x: Tensor, y: Tensor) -> Tensor:
+        """Loss ``[batch]`` of each instance at ``theta``."""
+        return self.loss(self.forward(theta, x), y)
+
+    def support_loss(self, theta: Params, data: TaskTensors) -> Tensor:
+        """The inner loss at unit weights, a scalar: mean over the support."""
+        return self.losses(theta, data.support_x, data.support_y).mean()
+
+    def query_loss(self, theta: Params, data: TaskTensors) -> Tensor:
+        """The outer loss at unit weights, a scalar: mean over the query instances."""
+        return self.losses(theta, data.query_x, data.query_y).mean()
+
     def task_loss(
         self, params: Params, support_weights: Tensor, query_weights: Tensor, data: TaskTensors
     ) -> Tensor:
@@ -59,8 +71,7 @@ class Objective:
             data: One task.
         """
         adapted = self.adapt(params, support_weights, data)
-        losses = self.loss(self.forward(adapted, data.query_x), data.query_y)
-        return (query_weights * losses).mean()
+        return (query_weights * self.losses(adapted, data.query_x, data.query_y)).mean()
 
 
 def unit_weights(data: TaskTensors) -> tuple[Tensor, Tensor]:

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.func import grad
+from torch.func import grad, vmap
 
-from metaaudit.bilevel.batch import Batching, TaskTensors
-from metaaudit.bilevel.objective import Objective, over_tasks
-from metaaudit.bilevel.parameters import Layout
-from metaaudit.inputs.task_set import TaskSet
+from metaaudit.bilevel.adaptation import Adaptation
+from metaaudit.bilevel.batch import TaskBatch, TaskTensors
+from metaaudit.bilevel.progress import Advance
 from metaaudit.models import Params
-
-Advance = Callable[[int], None]
-"""Told how many more tasks are done."""
 
 
 @dataclass(frozen=True)
@@ -38,44 +33,55 @@ class TaskGradients:
     correct: npt.NDArray[np.bool_]
 
 
-def total_gradients(
-    objective: Objective,
-    params: Params,
-    task_set: TaskSet,
-    batching: Batching,
-    advance: Advance = lambda _: None,
-) -> TaskGradients:
+@dataclass(frozen=True)
+class BatchGradients:
+    """Gradients and what is seen on the way, of the tasks of a batch.
+
+    Attributes:
+        gradient: ``D L_k``, with a leading dimension of tasks.
+        losses: ``[batch, n + m]``, after adaptation.
+        correct: ``[batch, n + m]``.
+    """
+
+    gradient: Params
+    losses: Tensor
+    correct: Tensor
+
+
+def batch_gradients(adaptation: Adaptation, batch: TaskBatch) -> BatchGradients:
+    """``D L_k`` of the tasks of a batch."""
+    objective = adaptation.objective
+
+    def query_loss(theta: Params, data: TaskTensors) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        query = objective.forward(theta, data.query_x)
+        support = objective.forward(theta, data.support_x)
+        query_losses = objective.loss(query, data.query_y)
+        losses = torch.cat([objective.loss(support, data.support_y), query_losses])
+        hits = torch.cat([_hits(support, data.support_y), _hits(query, data.query_y)])
+        return query_losses.mean(), (losses, hits)
+
+    linearised = adaptation.linearise(batch)
+    partial, seen = vmap(grad(query_loss, has_aux=True))(linearised.theta, batch.data)
+    return BatchGradients(linearised.pull(partial), *seen)
+
+
+def total_gradients(adaptation: Adaptation, advance: Advance = lambda _: None) -> TaskGradients:
     """Computes ``D L_k`` of every task, and the losses on the way.
 
     Args:
-        objective: The bilevel objective.
-        params: Meta-parameters.
-        task_set: The tasks.
-        batching: How many are computed at once, and where.
+        adaptation: The tasks and their adaptation.
         advance: Told of progress.
     """
-    layout = Layout.of(params)
-    n_tasks, n_instances = len(task_set), task_set.n_instances
-    gradients = np.empty((n_tasks, layout.size), torch.empty(0, dtype=batching.dtype).numpy().dtype)
-    outer_loss, losses = np.empty(n_tasks), np.empty(n_instances)
-    correct = np.empty(n_instances, dtype=np.bool_)
-
-    def task_loss(
-        params: Params, w: Tensor, v: Tensor, data: TaskTensors
-    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        adapted = objective.adapt(params, w, data)
-        query = objective.forward(adapted, data.query_x)
-        support = objective.forward(adapted, data.support_x)
-        query_losses = objective.loss(query, data.query_y)
-        evidence = torch.cat([objective.loss(support, data.support_y), query_losses])
-        hits = torch.cat([_hits(support, data.support_y), _hits(query, data.query_y)])
-        return (v * query_losses).mean(), (evidence, hits)
-
-    for batch in batching.batches(task_set):
-        gradient, (evidence, hits) = over_tasks(grad(task_loss, has_aux=True), params, batch.data)
-        gradients[batch.rows] = layout.flatten(gradient).cpu().numpy()
-        losses[batch.instances] = evidence.double().cpu().numpy()
-        correct[batch.instances] = hits.cpu().numpy()
+    task_set, layout = adaptation.task_set, adaptation.layout
+    dtype = torch.empty(0, dtype=adaptation.batching.dtype).numpy().dtype
+    gradients = np.empty((len(task_set), layout.size), dtype)
+    outer_loss, losses = np.empty(len(task_set)), np.empty(task_set.n_instances)
+    correct = np.empty(task_set.n_instances, dtype=np.bool_)
+    for batch in adaptation.batches():
+        found = batch_gradients(adaptation, batch)
+        gradients[batch.rows] = layout.flatten(found.gradient).cpu().numpy()
+        losses[batch.instances] = found.losses.double().cpu().numpy()
+        correct[batch.instances] = found.correct.cpu().numpy()
         m = batch.data.query_y.shape[1]
         outer_loss[batch.rows] = losses[batch.instances[:, -m:]].mean(axis=1)
         advance(len(batch.rows))

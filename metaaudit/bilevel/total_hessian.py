@@ -1,37 +1,58 @@
-"""The total Hessian ``H = D^2 F`` as an operator."""
+"""The total Hessian ``H = D^2 F`` and its approximations, as operators."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
-from torch.func import grad, jvp
+from torch.func import grad, vmap
 
-from metaaudit.bilevel.batch import Batching, TaskTensors
-from metaaudit.bilevel.objective import Objective, over_tasks
-from metaaudit.bilevel.parameters import Layout
-from metaaudit.inputs.task_set import TaskSet
+from metaaudit.bilevel.adaptation import Adaptation
+from metaaudit.bilevel.batch import TaskBatch
+from metaaudit.bilevel.outer_curvature import (
+    OuterCurvature,
+    gauss_newton,
+    instance_fisher,
+    partial_hessian,
+)
 from metaaudit.models import Params
+
+_BETWEEN: dict[str, OuterCurvature] = {
+    "ggn": gauss_newton,
+    "gamma": partial_hessian,
+    "instance-fisher": instance_fisher,
+}
 
 
 @dataclass(frozen=True)
 class TotalHessian:
-    """``(1/N) sum_k D^2 L_k + shift I``, exact for unrolled adaptation.
+    """``(1/N) sum_k`` of the tasks' curvature, and a shift.
+
+    ``exact`` is ``D^2 L_k``. The others are ``J_k^T C_k J_k`` with ``J_k = d theta_k / d lambda``:
+    ``ggn`` takes the Gauss-Newton matrix for ``C_k``, so that no derivative of the residual is
+    left; ``instance-fisher`` the second moment of the query instances' gradients; ``gamma`` the
+    Hessian in ``theta_k``, and a constant in place of the third-order terms (Theorem 5.1 of
+    2501.15963).
 
     Attributes:
-        objective: The bilevel objective.
-        params: Meta-parameters at which it is taken.
-        task_set: The training tasks.
-        batching: How many tasks are computed at once, and where.
+        adaptation: The training tasks and their adaptation.
+        form: Which of these.
         shift: Outer L2 weight plus damping.
+        gamma: The constant of ``gamma``; 0 for the others.
     """
 
-    objective: Objective
-    params: Params
-    task_set: TaskSet
-    batching: Batching
+    adaptation: Adaptation
+    form: str = "exact"
     shift: float = 0.0
+    gamma: float = 0.0
+
+    @classmethod
+    def of(cls, adaptation: Adaptation, form: str) -> TotalHessian:
+        """The operator of a form, its constant computed, without shift."""
+        gamma = mean_gradient_norm(adaptation) if form == "gamma" else 0.0
+        return cls(adaptation, form, gamma=gamma)
 
     def shifted(self, shift: float) -> TotalHessian:
         """The same operator with another shift."""
@@ -39,28 +60,44 @@ class TotalHessian:
 
     def over(self, rows: list[int]) -> TotalHessian:
         """The same operator over some of the tasks."""
-        return replace(self, task_set=self.task_set.select(rows))
+        return replace(self, adaptation=self.adaptation.over(rows))
 
     def __call__(self, vectors: Tensor) -> Tensor:
         """Products ``[n_rhs, n_params]`` with the rows of ``vectors [n_rhs, n_params]``."""
-        layout = Layout.of(self.params)
+        layout, params = self.adaptation.layout, self.adaptation.params
         # Tangents of norm 1 keep single precision away from its limits.
-        scale = vectors.norm(dim=1, keepdim=True).clamp_min(torch.finfo(torch.float64).tiny)
-        tangents = [layout.unflatten(row, self.params) for row in vectors / scale]
+        norms = vectors.norm(dim=1, keepdim=True)
+        rows = norms.squeeze(1).nonzero().squeeze(1).tolist()
+        tangents = {row: layout.unflatten(vectors[row] / norms[row], params) for row in rows}
         total = torch.zeros_like(vectors, dtype=torch.float64)
-        for batch in self.batching.batches(self.task_set):
+        for batch in self.adaptation.batches() if rows else ():
+            product = self._product(batch)
             # One tangent at a time, so that memory does not grow with their number.
-            for row, tangent in enumerate(tangents):
-                total[row] += layout.flatten(self._product(tangent, batch.data)).double()
-        products: Tensor = total * scale / len(self.task_set) + self.shift * vectors
-        return products
+            for row, tangent in tangents.items():
+                total[row] += layout.flatten(product(tangent)).double()
+        products: Tensor = total * norms / len(self.adaptation.task_set)
+        return products + (self.shift + self.gamma) * vectors
 
-    def _product(self, tangent: Params, data: TaskTensors) -> Params:
-        """Sum over the batch of ``D^2 L_k`` times the tangent."""
+    def _product(self, batch: TaskBatch) -> Callable[[Params], Params]:
+        """Takes a tangent to the sum over the batch of the tasks' curvature times it."""
+        adaptation = self.adaptation
+        if self.form == "exact":
+            return lambda tangent: adaptation.hessian_product(batch, tangent)
+        between, linearised = _BETWEEN[self.form], adaptation.linearise(batch)
 
-        def batch_loss(params: Params) -> Tensor:
-            total: Tensor = over_tasks(self.objective.task_loss, params, data).sum()
-            return total
+        def product(tangent: Params) -> Params:
+            curved = vmap(lambda theta, q, data: between(adaptation.objective, theta, q, data))(
+                linearised.theta, adaptation.push(batch, tangent), batch.data
+            )
+            return {name: p.sum(0) for name, p in linearised.pull(curved).items()}
 
-        product: Params = jvp(grad(batch_loss), (self.params,), (tangent,))[1]
         return product
+
+
+def mean_gradient_norm(adaptation: Adaptation) -> float:
+    """``Gamma = (1/N) sum_k ||d L_k / d theta_k||_1``, partial gradients (Theorem 5.1)."""
+    total, slope = 0.0, vmap(grad(adaptation.objective.query_loss))
+    for batch in adaptation.batches():
+        gradient = slope(adaptation.linearise(batch).theta, batch.data)
+        total += float(adaptation.layout.flatten(gradient).double().abs().sum())
+    return total / len(adaptation.task_set)

@@ -10,7 +10,8 @@ from pathlib import Path
 from torch import Tensor
 
 COMPUTING = (
-    "bilevel/*.py",
+    "bilevel/**/*.py",
+    "curvature/*.py",
     "inputs/task_set.py",
     "labelnoise/*.py",
     "learners/*.py",

@@ -6,9 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from metaaudit.bilevel import Advance, Batching, Objective, weight_derivatives
-from metaaudit.inputs.task_set import TaskSet
-from metaaudit.models import Params
+from metaaudit.bilevel import Adaptation, Advance, weight_derivatives
 
 Scores = npt.NDArray[np.float64]
 
@@ -28,25 +26,16 @@ def task_influence(gradients: Tensor, directions: Tensor) -> Scores:
 
 
 def instance_influence(
-    objective: Objective,
-    params: Params,
-    direction: Tensor,
-    task_set: TaskSet,
-    batching: Batching,
-    advance: Advance = lambda _: None,
+    adaptation: Adaptation, direction: Tensor, advance: Advance = lambda _: None
 ) -> Scores:
     """``-(1/N) d/d omega [u . D L_k]`` for every instance (instance-IF, support and query).
 
     Args:
-        objective: The bilevel objective.
-        params: Meta-parameters.
+        adaptation: The training tasks and their adaptation.
         direction: ``u [n_params]``.
-        task_set: The training tasks.
-        batching: How many are computed at once, and where.
         advance: Told of progress.
 
     Returns:
         ``[n_instances]``, in the task set's order of instances.
     """
-    derivatives = weight_derivatives(objective, params, direction, task_set, batching, advance)
-    return -derivatives / len(task_set)
+    return -weight_derivatives(adaptation, direction, advance) / len(adaptation.task_set)

@@ -2,6 +2,7 @@
 
 from metaaudit.learners.base import Forward, InstanceLoss, Learner
 from metaaudit.learners.build import build_learner
+from metaaudit.learners.imaml import IMAML
 from metaaudit.learners.maml import MAML
 
-__all__ = ["MAML", "Forward", "InstanceLoss", "Learner", "build_learner"]
+__all__ = ["IMAML", "MAML", "Forward", "InstanceLoss", "Learner", "build_learner"]

@@ -1,19 +1,23 @@
 """Solvers for symmetric linear systems; they know nothing of learning."""
 
 from metaaudit.linalg.cg import cg
-from metaaudit.linalg.dense import materialise, solve_dense, solve_low_rank
-from metaaudit.linalg.neumann import largest_eigenvalue, neumann
+from metaaudit.linalg.dense import LowRankSolver, materialise, solve_dense, solve_low_rank
+from metaaudit.linalg.lanczos import Spectrum, lanczos, suggested_damping
+from metaaudit.linalg.neumann import neumann
 from metaaudit.linalg.solution import MatVec, Solution, Status, relative_residual
 
 __all__ = [
+    "LowRankSolver",
     "MatVec",
     "Solution",
+    "Spectrum",
     "Status",
     "cg",
-    "largest_eigenvalue",
+    "lanczos",
     "materialise",
     "neumann",
     "relative_residual",
     "solve_dense",
     "solve_low_rank",
+    "suggested_damping",
 ]

@@ -36,23 +36,54 @@ def solve_dense(matvec: MatVec, rhs: Tensor) -> Solution:
     return _direct(value, rhs - value @ matrix, rhs, solver="dense", definite=definite)
 
 
-def solve_low_rank(factor: Tensor, shift: float, rhs: Tensor) -> Solution:
-    """Solves ``(V^T V + shift I) x = b`` through the ``[n, n]`` matrix ``V V^T`` (Woodbury).
+class LowRankSolver:
+    """``(V^T V + shift I)^-1`` through the ``[n, n]`` matrix ``V V^T`` (Woodbury), factored once.
 
     ``x = (b - V^T (V V^T + shift I)^-1 V b) / shift``: the cost is that of ``n``, not of ``size``.
+    """
+
+    def __init__(self, factor: Tensor, shift: float) -> None:
+        """Factors the matrix.
+
+        Args:
+            factor: ``V [n, size]``.
+            shift: Positive.
+
+        Raises:
+            LinAlgError: The shift is too small for the matrix to be positive definite in float64.
+        """
+        self.factor = factor.double()
+        self.shift = shift
+        gram = self.factor @ self.factor.T
+        gram.diagonal().add_(shift)
+        self._cholesky = torch.linalg.cholesky(gram)
+
+    def apply(self, rows: Tensor) -> Tensor:
+        """The inverse times each row of ``[n_rhs, size]``: a preconditioner."""
+        rows = rows.double()
+        inner = torch.cholesky_solve(self.factor @ rows.T, self._cholesky)
+        return (rows - (self.factor.T @ inner).T) / self.shift
+
+    def solve(self, rhs: Tensor) -> Solution:
+        """The same for right-hand sides ``[n_rhs, size]``, with how well it was solved."""
+        rhs = rhs.double()
+        value = self.apply(rhs)
+        residual = rhs - (value @ self.factor.T) @ self.factor - self.shift * value
+        return _direct(value, residual, rhs, solver="dual", definite=True)
+
+
+def solve_low_rank(factor: Tensor, shift: float, rhs: Tensor) -> Solution:
+    """Solves ``(V^T V + shift I) x = b`` once, see `LowRankSolver`.
 
     Args:
         factor: ``V [n, size]``.
         shift: Positive.
         rhs: ``[n_rhs, size]``.
+
+    Raises:
+        LinAlgError: The shift is too small for the matrix to be positive definite in float64.
     """
-    rhs, factor = rhs.double(), factor.double()
-    gram = factor @ factor.T
-    gram.diagonal().add_(shift)
-    inner = torch.cholesky_solve(factor @ rhs.T, torch.linalg.cholesky(gram))
-    value = (rhs - (factor.T @ inner).T) / shift
-    residual = rhs - (value @ factor.T) @ factor - shift * value
-    return _direct(value, residual, rhs, solver="dual", definite=True)
+    return LowRankSolver(factor, shift).solve(rhs)
 
 
 def _direct(
@@ -61,4 +92,11 @@ def _direct(
     left = relative_residual(residual, rhs)
     solved = Status.CONVERGED if definite else Status.NEGATIVE_CURVATURE
     status = tuple(solved if one <= DIRECT_TOLERANCE else Status.STAGNATED for one in left)
-    return Solution(value, status, tuple(left.tolist()), (0,) * len(rhs), (), solver)
+    return Solution(
+        value=value,
+        status=status,
+        residual=tuple(left.tolist()),
+        iterations=(0,) * len(rhs),
+        history=((),) * len(rhs),
+        solver=solver,
+    )

@@ -1,6 +1,8 @@
 """Networks as pure functions of their parameters."""
 
+from metaaudit.models.autodiff import pullback
 from metaaudit.models.build import build_model
 from metaaudit.models.functional import Model, Params
+from metaaudit.models.layout import Layout
 
-__all__ = ["Model", "Params", "build_model"]
+__all__ = ["Layout", "Model", "Params", "build_model", "pullback"]

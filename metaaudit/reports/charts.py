@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from html import escape
 
 import numpy as np
+import numpy.typing as npt
 from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -46,6 +47,8 @@ _STYLE = {
     "ytick.minor.size": 0,
 }
 _SIZE = (3.9, 2.4)
+MAX_LINES = 60
+MAX_POINTS = 200  # of a thin line; the chart has no more pixels to show them
 
 
 def histogram(
@@ -81,11 +84,29 @@ def histogram(
     return _svg(name, f"Histogram of {label}", draw)
 
 
-def convergence(name: str, residuals: Sequence[float], tolerance: float | None) -> str:
-    """The solver's relative residual, the initial one first, and the tolerance as a dashed line."""
+def convergence(
+    name: str,
+    worst: Sequence[float],
+    histories: Sequence[Sequence[float]],
+    tolerance: float | None,
+) -> str:
+    """Relative residuals per iteration: thin lines, a thick one in front, a dashed tolerance.
+
+    Args:
+        name: Unique on the page; keeps the SVG's ids apart.
+        worst: The largest residual, the initial one first.
+        histories: The residuals of each target; the ``MAX_LINES`` with the largest at the end are
+            drawn.
+        tolerance: Where a target is done.
+    """
 
     def draw(axes: Axes) -> None:
-        axes.plot(range(len(residuals)), residuals, color=_ACCENT, marker=".", linewidth=1.6)
+        order = np.argsort([history[-1] for history in histories], kind="stable")  # NaN is last
+        for history in (histories[row] for row in order[-MAX_LINES:]):
+            steps = _thinned(len(history))
+            drawn = np.asarray(history)[steps]
+            axes.plot(steps, drawn, color=_ACCENT, alpha=0.4, linewidth=0.7)
+        axes.plot(range(len(worst)), worst, color=_ACCENT, linewidth=2.0)
         if tolerance:
             axes.axhline(tolerance, color=_DANGER, linestyle="--", linewidth=1.2)
         axes.set_yscale("log")
@@ -95,7 +116,12 @@ def convergence(name: str, residuals: Sequence[float], tolerance: float | None) 
         axes.set_xlabel("iteration")
         axes.set_ylabel("relative residual")
 
-    return _svg(name, "Residual of the solver per iteration", draw)
+    return _svg(name, "Residuals of the solver per iteration", draw)
+
+
+def _thinned(count: int) -> npt.NDArray[np.int64]:
+    """Indices of at most ``MAX_POINTS`` of so many, both ends included."""
+    return np.unique(np.linspace(0, count - 1, min(count, MAX_POINTS)).astype(np.int64))
 
 
 def _svg(name: str, title: str, draw: Callable[[Axes], None]) -> str:

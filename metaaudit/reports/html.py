@@ -5,14 +5,13 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from metaaudit.reports import charts, text
 from metaaudit.reports.headline import headline, run_name, warnings
-from metaaudit.reports.views import Views
+from metaaudit.reports.views import SolveView, Views
 from metaaudit.runs.saved import SIGN, SavedRun
 
 
@@ -20,6 +19,7 @@ def render_html(run: SavedRun) -> str:
     """Renders the page. Everything from the run is escaped, and the page may load nothing."""
     environment = _environment()
     views = Views(run)
+    solve = views.solve()
     script = environment.get_template("report.js.j2").render()
     return environment.get_template("report.html.j2").render(
         name=run_name(run),
@@ -29,7 +29,9 @@ def render_html(run: SavedRun) -> str:
         counts=run.findings["counts"],
         cards=views.cards(),
         tasks=views.tasks(),
-        charts=_charts(run),
+        solve=solve,
+        charts=_charts(run, solve),
+        max_lines=charts.MAX_LINES,
         manifest=run.manifest,
         config=json.dumps(run.manifest["config"], indent=2, sort_keys=True, ensure_ascii=False),
         script=Markup(script),
@@ -56,8 +58,7 @@ def _environment() -> Environment:
     return environment
 
 
-def _charts(run: SavedRun) -> dict[str, Markup]:
-    solver: dict[str, Any] = run.manifest["solver"]
+def _charts(run: SavedRun, solve: SolveView) -> dict[str, Markup]:
     drawn = {
         "influence": charts.histogram(
             "influence",
@@ -74,10 +75,9 @@ def _charts(run: SavedRun) -> dict[str, Markup]:
             "instances",
         ),
     }
-    if solver["residual_history"]:
-        drawn["solver"] = charts.convergence(
-            "solver", solver["residual_history"], solver["tolerance"]
-        )
+    if solve.worst:
+        tolerance: float | None = run.manifest["solver"]["tolerance"]
+        drawn["solver"] = charts.convergence("solver", solve.worst, solve.histories, tolerance)
     # Not escaped, so a chart must never hold text from the run.
     return {name: Markup(svg) for name, svg in drawn.items()}
 

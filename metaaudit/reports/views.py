@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -69,6 +70,26 @@ class TaskView:
     evidence: list[str]
 
 
+@dataclass(frozen=True)
+class SolveView:
+    """How the solver went.
+
+    Attributes:
+        worst: Largest relative residual per iteration, the initial one first; empty for a solver
+            that does not iterate.
+        histories: Relative residuals of each target; empty in runs of earlier versions.
+        median_iterations: Over the targets.
+        most_iterations: Of a target.
+        residual: The largest at the end; not finite where unknown.
+    """
+
+    worst: list[float]
+    histories: list[list[float]]
+    median_iterations: float
+    most_iterations: int
+    residual: float
+
+
 class Views:
     """Builds the views of a run."""
 
@@ -83,6 +104,21 @@ class Views:
     def tasks(self) -> list[TaskView]:
         """The tasks, most harmful first."""
         return [self._task(row) for row in self.run.tasks[:MAX_TASKS]]
+
+    def solve(self) -> SolveView:
+        """How the solver went."""
+        solver = self.run.manifest["solver"]
+        worst, targets = _numbers(solver["residual_history"]), solver.get("targets", [])
+        iterations = [target["iterations"] for target in targets] or [max(len(worst) - 1, 0)]
+        histories = (_numbers(target.get("residual_history", [])) for target in targets)
+        residuals = _numbers(target["residual"] for target in targets)
+        return SolveView(
+            worst=worst,
+            histories=[history for history in histories if history],
+            median_iterations=statistics.median(iterations),
+            most_iterations=max(iterations),
+            residual=float(np.max(residuals, initial=-math.inf)),
+        )
 
     def _task(self, row: TaskRow) -> TaskView:
         instances = self._by_task[row.task_id]
@@ -148,3 +184,8 @@ class Views:
     @cached_property
     def _median_norm(self) -> float:
         return statistics.median(row.grad_norm for row in self.run.tasks)
+
+
+def _numbers(values: Iterable[float | None]) -> list[float]:
+    """Puts back the NaN that JSON lacks."""
+    return [math.nan if value is None else value for value in values]

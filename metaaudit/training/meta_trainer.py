@@ -9,10 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.func import grad
 
-from metaaudit.bilevel import Batching, Objective, TaskTensors, over_tasks
+from metaaudit.bilevel import Adaptation, batch_gradients
 from metaaudit.config.schema import TrainingConfig
 from metaaudit.errors import IncompleteError
 from metaaudit.inputs.task_set import TaskSet
@@ -25,15 +23,13 @@ class MetaTrainer:
     """Adam on ``F(lambda) = (1/N) sum_k L_k + (delta/2) ||lambda||^2`` over batches of tasks.
 
     Attributes:
-        objective: The bilevel objective.
+        differentiate: Gives the adaptation of tasks at meta-parameters, and its derivatives.
         task_set: Training tasks.
-        batching: How many tasks are computed at once, and where.
         config: The ``training`` section.
     """
 
-    objective: Objective
+    differentiate: Callable[[Params, TaskSet], Adaptation]
     task_set: TaskSet
-    batching: Batching
     config: TrainingConfig
 
     def run(
@@ -101,21 +97,12 @@ class MetaTrainer:
         """Gradient of the mean loss over some tasks, that loss, and the query accuracy."""
         total = {name: torch.zeros_like(p) for name, p in params.items()}
         loss, accuracy = 0.0, 0.0
-        for batch in self.batching.batches(self.task_set.select(rows)):
-            gradient, (losses, hits) = grad(self._batch_loss, has_aux=True)(params, batch.data)
-            total = {name: total[name] + g for name, g in gradient.items()}
-            loss, accuracy = loss + float(losses.sum()), accuracy + float(hits.sum())
+        adaptation = self.differentiate(params, self.task_set.select(rows))
+        for batch in adaptation.batches():
+            found = batch_gradients(adaptation, batch)
+            total = {name: total[name] + g.sum(0) for name, g in found.gradient.items()}
+            m = batch.data.query_y.shape[1]
+            loss += float(found.losses[:, -m:].mean(1).sum())
+            accuracy += float(found.correct[:, -m:].to(found.losses).mean(1).sum())
         n = len(rows)
         return {name: g / n for name, g in total.items()}, loss / n, accuracy / n
-
-    def _batch_loss(
-        self, params: Params, data: TaskTensors
-    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        def task(params: Params, w: Tensor, v: Tensor, one: TaskTensors) -> tuple[Tensor, Tensor]:
-            adapted = self.objective.adapt(params, w, one)
-            outputs = self.objective.forward(adapted, one.query_x)
-            hits = (outputs.argmax(-1) == one.query_y).to(v.dtype)
-            return (v * self.objective.loss(outputs, one.query_y)).mean(), hits.mean()
-
-        losses, hits = over_tasks(task, params, data)
-        return losses.sum(), (losses, hits)

@@ -5,9 +5,10 @@ import pytest
 import torch
 from torch.func import grad, hessian, jacrev
 
-from metaaudit.bilevel import Layout, TotalHessian, solve_adjoint, total_gradients
+from metaaudit.bilevel import AdjointSolver, TotalHessian, Unrolled, total_gradients
 from metaaudit.config.schema import InfluenceConfig
 from metaaudit.influence import instance_influence, task_influence
+from metaaudit.models import Layout
 from tests.bilevel.convex import DELTA, OBJECTIVE, RHO, ClosedForm, batching, tasks
 
 EXACT = {
@@ -28,16 +29,16 @@ class Solved:
         self.closed = ClosedForm(self.train, self.evaluation)
         self.n, self.m = n, m
         self.params = {"theta": torch.from_numpy(self.closed.minimum())}
-        gradients = total_gradients(OBJECTIVE, self.params, self.train, batching())
-        targets = total_gradients(OBJECTIVE, self.params, self.evaluation, batching())
+        gradients = total_gradients(Unrolled(OBJECTIVE, self.params, self.train, batching()))
+        targets = total_gradients(Unrolled(OBJECTIVE, self.params, self.evaluation, batching()))
         self.gradients = torch.from_numpy(gradients.gradients)
-        self.hessian = TotalHessian(OBJECTIVE, self.params, self.train, batching())
-        self.adjoint = solve_adjoint(
-            config, self.hessian, self.gradients, torch.from_numpy(targets.gradients), DELTA
+        self.hessian = TotalHessian(Unrolled(OBJECTIVE, self.params, self.train, batching()))
+        self.adjoint = AdjointSolver(config, self.hessian, self.gradients, DELTA).solve(
+            torch.from_numpy(targets.gradients)
         )
         self.u = self.adjoint.direction.mean(dim=0)
         self.tasks = task_influence(self.gradients, self.adjoint.direction).mean(axis=1)
-        found = instance_influence(OBJECTIVE, self.params, self.u, self.train, batching())
+        found = instance_influence(Unrolled(OBJECTIVE, self.params, self.train, batching()), self.u)
         self.support, self.query = np.split(found.reshape(n_tasks, n + m), [n], axis=1)
 
     def loss_with(self, k, a=1.0, w=None, v=None):
@@ -219,11 +220,15 @@ def test_editing_by_task_if_predicts_the_retrained_parameters():
 
 def test_scores_do_not_depend_on_the_task_batch():
     solved = Solved()
-    reference = instance_influence(OBJECTIVE, solved.params, solved.u, solved.train, batching(8))
+    reference = instance_influence(
+        Unrolled(OBJECTIVE, solved.params, solved.train, batching(8)), solved.u
+    )
     for size in (1, 3):
-        found = instance_influence(OBJECTIVE, solved.params, solved.u, solved.train, batching(size))
+        found = instance_influence(
+            Unrolled(OBJECTIVE, solved.params, solved.train, batching(size)), solved.u
+        )
         np.testing.assert_allclose(found, reference, rtol=1e-10, atol=1e-18)
-        again = total_gradients(OBJECTIVE, solved.params, solved.train, batching(size))
+        again = total_gradients(Unrolled(OBJECTIVE, solved.params, solved.train, batching(size)))
         np.testing.assert_allclose(again.gradients, solved.gradients.numpy(), rtol=1e-10)
 
 
@@ -231,14 +236,18 @@ def test_task_fisher_solves_its_own_dense_system():
     solved = Solved(config=InfluenceConfig(damping=0.1))
     g = solved.gradients.numpy()
     fisher = solved.m / len(g) * g.T @ g + (DELTA + 0.1) * np.eye(g.shape[1])
-    targets = total_gradients(OBJECTIVE, solved.params, solved.evaluation, batching()).gradients
+    targets = total_gradients(
+        Unrolled(OBJECTIVE, solved.params, solved.evaluation, batching())
+    ).gradients
     expected = np.linalg.solve(fisher, targets.mean(axis=0))
     np.testing.assert_allclose(solved.u.numpy(), expected, rtol=1e-10)
 
 
 def test_dot_is_the_product_of_total_gradients():
     solved = Solved(config=InfluenceConfig(method="dot"))
-    targets = total_gradients(OBJECTIVE, solved.params, solved.evaluation, batching()).gradients
+    targets = total_gradients(
+        Unrolled(OBJECTIVE, solved.params, solved.evaluation, batching())
+    ).gradients
     expected = -solved.gradients.numpy() @ targets.mean(axis=0) / len(solved.train)
     np.testing.assert_allclose(solved.tasks, expected, rtol=1e-12)
     assert solved.adjoint.solution is None

@@ -7,13 +7,13 @@ from torch import nn
 from torch.func import hessian
 
 from metaaudit.bilevel import (
+    AdjointSolver,
     Batching,
-    Layout,
     Objective,
     TotalHessian,
+    Unrolled,
     curvature_scale,
     over_tasks,
-    solve_adjoint,
     total_gradients,
     unit_weights,
     weight_derivatives,
@@ -23,7 +23,7 @@ from metaaudit.config.schema import Conv4Config, InfluenceConfig
 from metaaudit.errors import ConfigError, IncompleteError
 from metaaudit.inputs.task_set import ImagePool, Task, TaskSet
 from metaaudit.learners import MAML
-from metaaudit.models import Model, build_model
+from metaaudit.models import Layout, Model, build_model
 
 N_TASKS, N, M, WAYS, FEATURES = 6, 4, 6, 2, 3
 
@@ -74,7 +74,7 @@ def flat_task_loss(objective, params, task_set, k, weights=None):
 
 def test_total_gradients_equal_finite_differences(case):
     objective, params, task_set = case
-    found = total_gradients(objective, params, task_set, batching()).gradients
+    found = total_gradients(Unrolled(objective, params, task_set, batching())).gradients
     for k in (0, 5):
         loss, point, (w, v) = flat_task_loss(objective, params, task_set, k)
         step = 1e-6
@@ -87,7 +87,7 @@ def test_total_gradients_equal_finite_differences(case):
 
 def test_losses_on_the_way_are_those_after_adaptation(case):
     objective, params, task_set = case
-    found = total_gradients(objective, params, task_set, batching())
+    found = total_gradients(Unrolled(objective, params, task_set, batching()))
     for k, task in enumerate(task_set.tasks):
         loss, point, (w, v) = flat_task_loss(objective, params, task_set, k)
         part = slice(k * (N + M), (k + 1) * (N + M))
@@ -108,7 +108,7 @@ def dense_total_hessian(objective, params, task_set):
 def test_total_hessian_equals_the_dense_matrix(case):
     objective, params, task_set = case
     dense = dense_total_hessian(objective, params, task_set)
-    operator = TotalHessian(objective, params, task_set, batching(), shift=0.7)
+    operator = TotalHessian(Unrolled(objective, params, task_set, batching()), shift=0.7)
     eye = torch.eye(len(dense), dtype=torch.float64)
     torch.testing.assert_close(operator(eye), dense + 0.7 * eye, rtol=1e-10, atol=1e-12)
 
@@ -118,12 +118,14 @@ def test_solvers_agree_with_the_dense_matrix(case, solver):
     objective, params, task_set = case
     dense = dense_total_hessian(objective, params, task_set)
     shift = 1.0 - 2 * float(torch.linalg.eigvalsh(dense)[0].clamp(max=0))
-    gradients = torch.from_numpy(total_gradients(objective, params, task_set, batching()).gradients)
+    gradients = torch.from_numpy(
+        total_gradients(Unrolled(objective, params, task_set, batching())).gradients
+    )
     config = InfluenceConfig(
         curvature="exact", solver=solver, damping=shift, tolerance=1e-12, max_iterations=1000
     )
-    operator = TotalHessian(objective, params, task_set, batching())
-    adjoint = solve_adjoint(config, operator, gradients, gradients[:2], weight_decay=0.0)
+    operator = TotalHessian(Unrolled(objective, params, task_set, batching()))
+    adjoint = AdjointSolver(config, operator, gradients, 0.0).solve(gradients[:2])
     eye = torch.eye(len(dense), dtype=torch.float64)
     expected = torch.linalg.solve(dense + shift * eye, gradients[:2].T).T
     torch.testing.assert_close(adjoint.direction, expected, rtol=1e-9, atol=1e-12)
@@ -135,7 +137,9 @@ def test_weight_derivatives_equal_finite_differences(case):
     generator = torch.Generator().manual_seed(3)
     size = Layout.of(params).size
     u = torch.randn(size, generator=generator, dtype=torch.float64)
-    found = weight_derivatives(objective, params, u, task_set, batching()).reshape(N_TASKS, N + M)
+    found = weight_derivatives(Unrolled(objective, params, task_set, batching()), u).reshape(
+        N_TASKS, N + M
+    )
     step = 1e-4
     for k in (1, 4):
         loss, point, (w, v) = flat_task_loss(objective, params, task_set, k)
@@ -161,13 +165,13 @@ def test_nothing_depends_on_the_task_batch(case):
     u = torch.ones(Layout.of(params).size, dtype=torch.float64)
 
     def everything(size):
-        operator = TotalHessian(objective, params, task_set, batching(size))
-        found = total_gradients(objective, params, task_set, batching(size))
+        operator = TotalHessian(Unrolled(objective, params, task_set, batching(size)))
+        found = total_gradients(Unrolled(objective, params, task_set, batching(size)))
         return [
             found.gradients,
             found.losses,
             operator(u[None]).numpy(),
-            weight_derivatives(objective, params, u, task_set, batching(size)),
+            weight_derivatives(Unrolled(objective, params, task_set, batching(size)), u),
         ]
 
     reference = everything(N_TASKS)
@@ -188,12 +192,12 @@ def test_tasks_of_different_sizes_are_batched_by_shape(case):
         for k, t in enumerate(small.tasks)
     ]
     mixed = TaskSet(pool, (large.tasks[0], moved[0], large.tasks[1], moved[1]))
-    found = total_gradients(objective, params, mixed, batching())
+    found = total_gradients(Unrolled(objective, params, mixed, batching()))
     for row in range(4):
-        alone = total_gradients(objective, params, mixed.select([row]), batching())
+        alone = total_gradients(Unrolled(objective, params, mixed.select([row]), batching()))
         np.testing.assert_allclose(found.gradients[row], alone.gradients[0], rtol=1e-10)
     ends = np.cumsum([sum(task.shape) for task in mixed.tasks])
-    last = total_gradients(objective, params, mixed.select([3]), batching())
+    last = total_gradients(Unrolled(objective, params, mixed.select([3]), batching()))
     np.testing.assert_allclose(found.losses[ends[2] :], last.losses, rtol=1e-12)
 
 
@@ -210,13 +214,13 @@ def test_conv4_second_derivatives_are_symmetric_and_exact(norm, downsample):
     point = layout.flatten(params)
     generator = torch.Generator().manual_seed(0)
     u = torch.randn(2, layout.size, generator=generator, dtype=torch.float64)
-    operator = TotalHessian(objective, params, task_set, batching())
+    operator = TotalHessian(Unrolled(objective, params, task_set, batching()))
     product = operator(u)
     assert float(product[0] @ u[1]) == pytest.approx(float(product[1] @ u[0]), rel=1e-9)
 
     def mean_gradient(vector):
         found = total_gradients(
-            objective, layout.unflatten(vector, params), task_set, batching()
+            Unrolled(objective, layout.unflatten(vector, params), task_set, batching())
         ).gradients
         return torch.from_numpy(found.mean(axis=0))
 
@@ -232,12 +236,14 @@ def test_neumann_falls_back_to_cg_and_says_so(case):
     objective, params, task_set = case
     dense = dense_total_hessian(objective, params, task_set)
     assert torch.linalg.eigvalsh(dense)[0] < 0
-    gradients = torch.from_numpy(total_gradients(objective, params, task_set, batching()).gradients)
+    gradients = torch.from_numpy(
+        total_gradients(Unrolled(objective, params, task_set, batching())).gradients
+    )
     config = InfluenceConfig(
         curvature="exact", solver="neumann", damping=0.0, max_iterations=20000, tolerance=1e-10
     )
-    operator = TotalHessian(objective, params, task_set, batching())
-    adjoint = solve_adjoint(config, operator, gradients, gradients[:1], weight_decay=0.0)
+    operator = TotalHessian(Unrolled(objective, params, task_set, batching()))
+    adjoint = AdjointSolver(config, operator, gradients, 0.0).solve(gradients[:1])
     assert adjoint.solution.solver == "cg"
     assert "Neumann diverged" in adjoint.warnings[0]
 
@@ -246,12 +252,14 @@ def test_neumann_falls_back_to_cg_and_says_so(case):
 def test_automatic_damping_rises_until_the_hessian_is_positive(case, solver):
     objective, params, task_set = case
     dense = dense_total_hessian(objective, params, task_set)
-    gradients = torch.from_numpy(total_gradients(objective, params, task_set, batching()).gradients)
+    gradients = torch.from_numpy(
+        total_gradients(Unrolled(objective, params, task_set, batching())).gradients
+    )
     config = InfluenceConfig(
         curvature="exact", solver=solver, tolerance=1e-10, max_iterations=20000
     )
-    operator = TotalHessian(objective, params, task_set, batching())
-    adjoint = solve_adjoint(config, operator, gradients, gradients[:2], weight_decay=0.0)
+    operator = TotalHessian(Unrolled(objective, params, task_set, batching()))
+    adjoint = AdjointSolver(config, operator, gradients, 0.0).solve(gradients[:2])
     assert adjoint.solution.converged
     assert adjoint.damping > -float(torch.linalg.eigvalsh(dense)[0])
     assert any("damping was raised from" in text for text in adjoint.warnings)
@@ -259,26 +267,28 @@ def test_automatic_damping_rises_until_the_hessian_is_positive(case, solver):
 
 def test_a_solve_that_does_not_converge_is_reported(case):
     objective, params, task_set = case
-    gradients = torch.from_numpy(total_gradients(objective, params, task_set, batching()).gradients)
+    gradients = torch.from_numpy(
+        total_gradients(Unrolled(objective, params, task_set, batching())).gradients
+    )
     config = InfluenceConfig(curvature="exact", damping=1.0, max_iterations=1, tolerance=1e-10)
-    operator = TotalHessian(objective, params, task_set, batching())
-    adjoint = solve_adjoint(config, operator, gradients, gradients[:2], weight_decay=0.0)
+    operator = TotalHessian(Unrolled(objective, params, task_set, batching()))
+    adjoint = AdjointSolver(config, operator, gradients, 0.0).solve(gradients[:2])
     assert not adjoint.solution.converged
     assert "did not converge for 2 of 2 targets" in adjoint.warnings[0]
 
 
 def test_unusable_solves_are_refused(case):
     objective, params, task_set = case
-    gradients = torch.from_numpy(total_gradients(objective, params, task_set, batching()).gradients)
-    operator = TotalHessian(objective, params, task_set, batching())
+    operator = TotalHessian(Unrolled(objective, params, task_set, batching()))
+    gradients = torch.from_numpy(total_gradients(operator.adaptation).gradients)
     with pytest.raises(ConfigError, match="singular"):
-        solve_adjoint(InfluenceConfig(damping=0.0), operator, gradients, gradients[:1], 0.0)
+        AdjointSolver(InfluenceConfig(damping=0.0), operator, gradients, 0.0).solve(gradients[:1])
     with pytest.raises(ConfigError, match="singular"):
         alike = torch.ones_like(gradients)
-        solve_adjoint(InfluenceConfig(damping=1e-30), operator, alike, gradients[:1], 0.0)
+        AdjointSolver(InfluenceConfig(damping=1e-30), operator, alike, 0.0).solve(gradients[:1])
     bad = torch.full_like(gradients[:1], torch.nan)
     with pytest.raises(IncompleteError, match="non-finite"):
-        solve_adjoint(InfluenceConfig(), operator, gradients, bad, 0.0)
+        AdjointSolver(InfluenceConfig(), operator, gradients, 0.0).solve(bad)
 
 
 def test_auto_damping_is_a_tenth_of_the_mean_eigenvalue_in_the_span():
@@ -291,10 +301,11 @@ def test_auto_damping_is_a_tenth_of_the_mean_eigenvalue_in_the_span():
 
 def test_curvature_scale_compares_quadratic_forms(case):
     objective, params, task_set = case
-    gradients = torch.from_numpy(total_gradients(objective, params, task_set, batching()).gradients)
-    operator = TotalHessian(objective, params, task_set, batching())
+    operator = TotalHessian(Unrolled(objective, params, task_set, batching()))
+    gradients = torch.from_numpy(total_gradients(operator.adaptation).gradients)
     u = torch.ones(gradients.shape[1], dtype=torch.float64)
-    scale = curvature_scale(operator, gradients, u, n_tasks=N_TASKS)
+    solver = AdjointSolver(InfluenceConfig(), operator, gradients, 0.0)
+    scale = curvature_scale(operator, solver.approximation, u, n_tasks=N_TASKS)
     unit = u / u.norm()
     dense = dense_total_hessian(objective, params, task_set)
     assert scale.exact == pytest.approx(float(unit @ dense @ unit), rel=1e-9)
@@ -306,13 +317,13 @@ def test_first_order_maml_has_another_gradient(case):
     objective, params, task_set = case
     first = Objective(objective.forward, MAML(0.3, 2, first_order=True))
     (batch,) = batching(N_TASKS).batches(task_set)
-    full = total_gradients(objective, params, task_set, batching()).gradients
-    short = total_gradients(first, params, task_set, batching()).gradients
+    full = total_gradients(Unrolled(objective, params, task_set, batching())).gradients
+    short = total_gradients(Unrolled(first, params, task_set, batching())).gradients
     adapted = over_tasks(lambda p, w, v, data: objective.adapt(p, w, data), params, batch.data)
     for k in range(N_TASKS):
         at = {name: p[k] for name, p in adapted.items()}
         alone = task_set.select([k])
         no_steps = Objective(objective.forward, MAML(0.3, 0))
-        expected = total_gradients(no_steps, at, alone, batching()).gradients[0]
+        expected = total_gradients(Unrolled(no_steps, at, alone, batching())).gradients[0]
         np.testing.assert_allclose(short[k], expected, rtol=1e-10, atol=1e-14)
     assert np.abs(full - short).max() > 1e-3

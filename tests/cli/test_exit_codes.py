@@ -20,8 +20,8 @@ import pytest
 import torch
 import yaml
 
-from metaaudit import audit, meta_train
 from metaaudit import cli as cli_module
+from metaaudit import meta_train, stages
 from metaaudit.inputs.checkpoints import read_checkpoint, write_checkpoint
 from metaaudit.runs.saved import FILES
 from metaaudit.training import MetaTrainer
@@ -487,11 +487,11 @@ def raising(error: BaseException) -> Callable[..., Any]:
     return fail
 
 
-@pytest.mark.parametrize("where", ["total_gradients", "cross_fit", "write_run"])
+@pytest.mark.parametrize("where", ["stages.total_gradients", "stages.cross_fit", "audit.write_run"])
 def test_bug_gives_a_traceback_and_leaves_no_run(
     trained_case: Case, where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(audit, where, raising(ZeroDivisionError("planted")))
+    monkeypatch.setattr(f"metaaudit.{where}", raising(ZeroDivisionError("planted")))
     before = files(trained_case.folder)
     outcome = trained_case.cli("score", "--run", trained_case.run)
     assert outcome.exit_code == 3
@@ -516,7 +516,7 @@ CPU_MEMORY = (
 def test_out_of_memory_is_no_bug(
     trained_case: Case, error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(audit, "total_gradients", raising(error))
+    monkeypatch.setattr(stages, "total_gradients", raising(error))
     outcome = trained_case.cli("score", "--run", trained_case.run)
     assert outcome.exit_code == 3
     assert "lower compute.task_batch" in outcome.error
@@ -543,7 +543,7 @@ def test_non_finite_gradients_are_incomplete(trained_case: Case) -> None:
 def test_interrupt_ends_with_130(
     trained_case: Case, command: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(audit, "cross_fit", raising(KeyboardInterrupt()))
+    monkeypatch.setattr(stages, "cross_fit", raising(KeyboardInterrupt()))
     monkeypatch.setattr(meta_train, "total_gradients", raising(KeyboardInterrupt()))
     options = ("--run", trained_case.run) if command == "score" else ("--overwrite",)
     outcome = trained_case.cli(command, *options)

@@ -1,25 +1,21 @@
 """Solvers against dense float64 algebra, and negative controls."""
 
+import itertools
+
 import pytest
 import torch
 
-from metaaudit.linalg import Status, cg, largest_eigenvalue, neumann, solve_dense, solve_low_rank
-
-SIZE, N_RHS = 30, 3
-
-
-def operator(eigenvalues, seed=0):
-    """A symmetric matrix with the given eigenvalues, and its products with rows."""
-    generator = torch.Generator().manual_seed(seed)
-    basis, _ = torch.linalg.qr(torch.randn(SIZE, SIZE, generator=generator, dtype=torch.float64))
-    matrix = basis @ torch.diag(eigenvalues.double()) @ basis.T
-    return matrix, lambda vectors: vectors @ matrix
-
-
-def right_hand_sides(seed=1):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(N_RHS, SIZE, generator=generator, dtype=torch.float64)
-
+from metaaudit.linalg import (
+    LowRankSolver,
+    Solution,
+    Status,
+    cg,
+    lanczos,
+    neumann,
+    solve_dense,
+    solve_low_rank,
+)
+from tests.linalg.matrices import N_RHS, SIZE, gaussian, operator, right_hand_sides
 
 SOLVERS = {
     "cg": lambda matvec, rhs: cg(matvec, rhs, tolerance=1e-12, max_iterations=200),
@@ -41,15 +37,22 @@ def test_solves_a_positive_definite_system(name):
 
 
 def test_low_rank_solve_equals_the_dense_one():
-    generator = torch.Generator().manual_seed(0)
-    factor = torch.randn(7, SIZE, generator=generator, dtype=torch.float64)
-    rhs = right_hand_sides()
-    solution = solve_low_rank(factor, 0.3, rhs)
+    factor, rhs = gaussian(7, SIZE, seed=0), right_hand_sides()
+    solver = LowRankSolver(factor, 0.3)
     matrix = factor.T @ factor + 0.3 * torch.eye(SIZE, dtype=torch.float64)
-    torch.testing.assert_close(
-        solution.value, torch.linalg.solve(matrix, rhs.T).T, rtol=1e-11, atol=1e-11
-    )
-    assert solution.converged and solution.solver == "dual"
+    expected = torch.linalg.solve(matrix, rhs.T).T
+    for solution in (solver.solve(rhs), solve_low_rank(factor, 0.3, rhs)):
+        torch.testing.assert_close(solution.value, expected, rtol=1e-11, atol=1e-11)
+        assert solution.converged and solution.solver == "dual"
+    torch.testing.assert_close(solver.apply(rhs), expected, rtol=1e-11, atol=1e-11)
+
+
+def test_low_rank_solve_says_when_the_matrix_is_singular_or_rough():
+    alike = torch.ones(7, SIZE, dtype=torch.float64)
+    with pytest.raises(torch.linalg.LinAlgError):
+        LowRankSolver(alike, 1e-30)
+    rough = solve_low_rank(alike, 1e-13, right_hand_sides())
+    assert set(rough.status) == {Status.STAGNATED}
 
 
 @pytest.mark.parametrize("name", ["cg", "neumann"])
@@ -62,7 +65,9 @@ def test_too_few_iterations_are_reported(name):
     assert few.iterations == (3,) * N_RHS
     actual = (right_hand_sides() - few.value @ matrix).norm(dim=1) / right_hand_sides().norm(dim=1)
     assert few.residual == pytest.approx(actual.tolist(), rel=1e-10)
-    assert len(few.history) == 4 and few.history[0] == 1.0
+    for row in range(N_RHS):
+        assert len(few.history[row]) == 4 and few.history[row][0] == 1.0
+        assert few.history[row][-1] == pytest.approx(few.residual[row], rel=1e-10)
 
 
 def test_cg_reports_negative_curvature():
@@ -122,19 +127,49 @@ def test_cg_says_when_the_products_are_too_rough():
     assert Status.CONVERGED not in solution.status
 
 
-def test_neumann_is_the_truncated_series():
-    matrix, matvec = operator(torch.linspace(0.5, 10, SIZE))
+@pytest.mark.parametrize("lowest", [0.5, -20])
+def test_neumann_is_the_truncated_series(lowest):
+    matrix, matvec = operator(torch.linspace(lowest, 10, SIZE))
     rhs = right_hand_sides()
     solution = neumann(matvec, rhs, tolerance=1e-30, max_iterations=5)
-    scale = 1.1 * largest_eigenvalue(matvec, rhs)
+    # As many Lanczos steps as eigenvalues: the scale is 1.1 times the largest magnitude itself.
+    scale = 1.1 * max(10, -lowest)
     step = torch.eye(SIZE, dtype=torch.float64) - matrix / scale
-    series = sum(torch.linalg.matrix_power(step, j) for j in range(5)) / scale
-    torch.testing.assert_close(solution.value, rhs @ series, rtol=1e-12, atol=1e-12)
+    # An indefinite one stops each row where it diverges.
+    assert (set(solution.iterations) == {5}) == (lowest > 0)
+    for row, terms in enumerate(solution.iterations):
+        series = sum(torch.linalg.matrix_power(step, j) for j in range(terms)) / scale
+        torch.testing.assert_close(solution.value[row], rhs[row] @ series, rtol=1e-12, atol=1e-12)
 
 
-def test_largest_eigenvalue():
-    _, matvec = operator(torch.cat([torch.linspace(0, 5, SIZE - 1), torch.tensor([50.0])]))
-    assert largest_eigenvalue(matvec, right_hand_sides()) == pytest.approx(50, rel=1e-10)
+def test_neumann_hands_over_zeros_for_what_is_finished():
+    matrix, _ = operator(torch.linspace(0.5, 10, SIZE))
+    rhs, seen = right_hand_sides(), []
+    rhs[1] = torch.linalg.eigh(matrix)[1][:, -1]  # done first
+
+    def matvec(rows):
+        seen.append(rows)
+        return rows @ matrix
+
+    solution = neumann(matvec, rhs, tolerance=1e-6, max_iterations=500)
+    products = [rows for rows in seen if len(rows) == N_RHS]
+    assert solution.converged and solution.iterations[1] < len(products)
+    for step, rows in enumerate(products):
+        moving = torch.tensor([step < count for count in solution.iterations])
+        assert torch.equal(rows.any(dim=1), moving)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_neumann_never_takes_too_small_a_scale_for_divergence(seed):
+    """Ill-conditioned, and with so many large eigenvalues that one product tells little."""
+    eigenvalues = torch.cat([torch.logspace(-4, 4, 480), torch.linspace(0.99e4, 1e4, 20)])
+    matrix, matvec = operator(eigenvalues, seed)
+    rhs = gaussian(N_RHS, len(matrix), seed=seed + 100)
+    solution = neumann(matvec, rhs, tolerance=1e-8, max_iterations=300)
+    assert set(solution.status) == {Status.MAX_ITERATIONS}
+    assert all(a > b for one in solution.history for a, b in itertools.pairwise(one))
+    # Negative control: the bound on the scale is a real one, a single product breaks it.
+    assert 2 * 1.1 * lanczos(matvec, rhs, iterations=1).magnitude < 1e4
 
 
 @pytest.mark.parametrize("name", ["cg", "neumann"])
@@ -155,3 +190,31 @@ def test_right_hand_sides_do_not_disturb_each_other():
         alone = cg(matvec, rhs[row : row + 1], tolerance=1e-10, max_iterations=100)
         torch.testing.assert_close(together.value[row], alone.value[0], rtol=1e-9, atol=0)
         assert together.iterations[row] == alone.iterations[0]
+
+
+@pytest.mark.parametrize("solver", [cg, neumann])
+def test_each_right_hand_side_has_its_own_history(solver):
+    _, matvec = operator(torch.linspace(0.5, 10, SIZE))
+    easy = torch.linalg.eigh(matvec(torch.eye(SIZE, dtype=torch.float64)))[1][:, -1]
+    rhs = torch.stack([right_hand_sides()[0], torch.zeros_like(easy), easy])
+    solution = solver(matvec, rhs, tolerance=1e-6, max_iterations=500)
+    for one, count in zip(solution.history, solution.iterations, strict=True):
+        assert len(one) == count + 1
+    assert solution.history[1] == (0.0,)
+    assert solution.iterations[2] < solution.iterations[0]
+    assert max(one[-1] for one in solution.history) <= 1e-6 < solution.history[0][-2]
+    alone = solver(matvec, rhs[:1], tolerance=1e-6, max_iterations=500)
+    assert solution.history[0] == pytest.approx(alone.history[0], rel=1e-8)
+    assert solution.worst_history == solution.history[0]
+
+
+def test_a_direct_solve_has_an_empty_history_for_each_right_hand_side():
+    _, matvec = operator(torch.linspace(0.5, 10, SIZE))
+    solution = solve_dense(matvec, right_hand_sides())
+    assert solution.history == ((),) * N_RHS and solution.worst_history == ()
+
+
+def test_the_worst_history_counts_finished_ones_with_their_last():
+    histories = ((1.0, 0.5, 0.3), (1.0, 0.7), (0.0,), (1.0, float("nan"), 0.4, 0.2))
+    few = Solution(torch.zeros(4, 1), (), (), (), histories, "any")
+    assert few.worst_history == pytest.approx((1.0, float("nan"), 0.7, 0.7), nan_ok=True)

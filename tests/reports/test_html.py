@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from metaaudit.reports import render, views
+from metaaudit.reports import charts, render, views
 from metaaudit.reports.thumbnails import LARGEST_SIDE, data_uri
 from metaaudit.runs.saved import SIGN, SavedRun
 from tests.run_folder import instance_rows, task_rows, write_run
@@ -121,8 +121,91 @@ def test_warnings_are_shown_once_in_a_banner(tmp_path: Path) -> None:
     assert page.text.count("CG did not converge") == 1
 
 
+def solver_lines(source: str) -> dict[str, list[str]]:
+    """What is drawn in the accent or danger colour of the convergence plot, by kind."""
+    figure = source.split("Convergence of the solver")[1].split("</figure>")[0]
+    kinds: dict[str, list[str]] = {"thin": [], "thick": [], "tolerance": []}
+    for path, look in re.findall(r'<path d="([^"]*)"[^>]*style="([^"]*)"', figure):
+        if "stroke: var(--accent)" in look:
+            kinds["thin" if "stroke-opacity" in look else "thick"].append(path)
+        elif "stroke: var(--danger)" in look and "stroke-dasharray" in look:
+            kinds["tolerance"].append(path)
+    return kinds
+
+
+def steps_of(path: str) -> int:
+    return path.count("L ")
+
+
+def test_every_target_has_its_own_line_in_the_convergence_plot(tmp_path: Path) -> None:
+    source = render(write_run(tmp_path / "run"), "html")
+    lines = solver_lines(source)
+    assert sorted(map(steps_of, lines["thin"])) == [1, 3, 3, 3, 3]
+    assert len(set(lines["thin"])) == 5
+    # The first target is the worst throughout, and the thick line lies on its thin one.
+    assert len(lines["thick"]) == 1 and lines["thick"][0] in lines["thin"]
+    assert len(lines["tolerance"]) == 1
+    caption = "Solver cg, iterations: median 3, maximum 3; largest residual 0.000900."
+    assert f"{caption} A thin line for each target" in Page(source).text
+
+
+def test_only_the_worst_of_many_targets_are_drawn(tmp_path: Path) -> None:
+    bad, good = (1.0, 0.5, 0.4), (1.0, 0.1, 0.01, 0.001)
+    histories = (good,) * 50 + (bad,) * charts.MAX_LINES + (good,) * 50
+    source = render(write_run(tmp_path / "run", residual_histories=histories), "html")
+    lines = solver_lines(source)
+    assert [steps_of(line) for line in lines["thin"]] == [2] * charts.MAX_LINES
+    assert [steps_of(line) for line in lines["thick"]] == [3]
+    caption = "iterations: median 3, maximum 3; largest residual 0.400."
+    assert f"{caption} A thin line for each of the 60 worst targets" in Page(source).text
+
+
+def test_long_histories_are_thinned_but_for_the_worst(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    noisy = tuple(tuple(10 ** rng.uniform(-3, 0, 1000)) for _ in range(charts.MAX_LINES))
+    source = render(write_run(tmp_path / "run", residual_histories=noisy), "html")
+    lines = solver_lines(source)
+    assert len(lines["thin"]) == charts.MAX_LINES
+    assert max(map(steps_of, lines["thin"])) <= charts.MAX_POINTS < steps_of(lines["thick"][0])
+    ends = [[line.split()[at] for at in (1, -2)] for line in (*lines["thin"], *lines["thick"])]
+    assert len({tuple(end) for end in ends}) == 1  # from the first iteration to the last
+    assert len(source) < 1_000_000
+
+
+def test_a_run_without_the_history_of_each_target_shows_the_worst(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    for target in run.manifest["solver"]["targets"]:
+        del target["residual_history"]
+    source = render(run, "html")
+    lines = solver_lines(source)
+    assert not lines["thin"]
+    assert [steps_of(line) for line in lines["thick"]] == [3]
+    assert "The line is the worst target" in Page(source).text
+    assert "iterations: median 3, maximum 3; largest residual 0.000900." in Page(source).text
+
+
+def test_a_solve_that_ran_away_is_drawn_as_far_as_it_went(tmp_path: Path) -> None:
+    """In the manifest, what is not finite is null; such targets are the worst."""
+    lost, good = (1.0, 10.0, 100.0, None), (1.0, 0.1)
+    run = write_run(tmp_path / "run", residual_histories=(good,) * (2 * charts.MAX_LINES))
+    solver = run.manifest["solver"]
+    solver["targets"][0] |= {"residual_history": list(lost), "residual": None, "iterations": 3}
+    solver["residual_history"] = list(lost)
+    source = render(run, "html")
+    lines = solver_lines(source)
+    assert sorted(map(steps_of, lines["thin"]))[-2:] == [1, 2]
+    assert [steps_of(line) for line in lines["thick"]] == [2]
+    assert "iterations: median 1, maximum 3; largest residual n/a." in Page(source).text
+
+
+@pytest.mark.parametrize("history", [(0.0,), (1.0, 0.0), (1e-5,)])
+def test_targets_that_need_nothing_can_be_drawn(tmp_path: Path, history: tuple[float, ...]) -> None:
+    run = write_run(tmp_path / "run", residual_histories=(history, (0.0,)))
+    assert Page(render(run, "html")).count("svg") == 3
+
+
 def test_a_direct_solver_has_no_convergence_plot(tmp_path: Path) -> None:
-    page = Page(render(write_run(tmp_path / "run", residual_history=()), "html"))
+    page = Page(render(write_run(tmp_path / "run", residual_histories=()), "html"))
     assert page.count("svg") == 2
     assert "no residual history" in page.text
 

@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from metaaudit.bilevel import Batching, Objective
+from metaaudit.bilevel import Batching, Objective, Unrolled
 from metaaudit.config.schema import LearnerConfig, MlpConfig, TrainingConfig
 from metaaudit.errors import IncompleteError
+from metaaudit.inputs.task_set import TaskSet
 from metaaudit.learners import build_learner
 from metaaudit.models import Model, Params, build_model
 from metaaudit.training import MetaTrainer, TrainingState
@@ -42,7 +43,11 @@ def trainer_of(
     objective = Objective(model, build_learner(LearnerConfig(name=learner, **LEARNER)))
     config = TrainingConfig(**{"epochs": 1, "batch": 8, "lr": 0.01, **training})
     batching = Batching(task_batch, torch.device("cpu"), dtype)
-    trainer = MetaTrainer(objective, digits()[0], batching, config)
+
+    def differentiate(params: Params, task_set: TaskSet) -> Unrolled:
+        return Unrolled(objective, params, task_set, batching)
+
+    trainer = MetaTrainer(differentiate, digits()[0], config)
     return trainer, TrainingState.initial(model.initial())
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from metaaudit.models import Params
+from metaaudit.models.functional import Params
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,15 @@ class Layout:
             dim=-1,
         )
 
-    def unflatten(self, vector: Tensor, like: Params) -> Params:
-        """Parameters typed as ``like``, leading dimensions as in ``vector [*leading, size]``."""
+    def split(self, vector: Tensor) -> Params:
+        """Parameters from ``vector [*leading, size]``, in its precision."""
         sizes = [math.prod(shape) for shape in self.shapes.values()]
         parts = torch.split(vector, sizes, dim=-1)
         return {
-            name: part.reshape(*vector.shape[:-1], *shape).to(like[name])
+            name: part.reshape(*vector.shape[:-1], *shape)
             for (name, shape), part in zip(self.shapes.items(), parts, strict=True)
         }
+
+    def unflatten(self, vector: Tensor, like: Params) -> Params:
+        """The same, typed as ``like``."""
+        return {name: part.to(like[name]) for name, part in self.split(vector).items()}

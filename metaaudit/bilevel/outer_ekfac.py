@@ -1,0 +1,65 @@
+"""The total Hessian by EK-FAC: the network's Kronecker eigenbasis, eigenvalues of total gradients.
+
+A layer's block of the total Hessian is no Kronecker product, since adaptation mixes layers; but the
+eigenbasis at the adapted parameters can be kept and the eigenvalues be fitted to the tasks' total
+gradients, as the diagonal of the task-Fisher in that basis. It has full rank, which the task-Fisher
+itself has not.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from metaaudit.bilevel.adaptation import Adaptation
+from metaaudit.bilevel.progress import Advance
+from metaaudit.curvature import Bases, Covariances, Factors, Network, record_tasks
+from metaaudit.curvature.network import Terms
+from metaaudit.inputs.task_set import Ints
+from metaaudit.models import Layout
+
+
+def outer_bases(
+    adaptation: Adaptation, network: Network, terms: Terms, advance: Advance = lambda _: None
+) -> Bases:
+    """The eigenbasis of the pooled query instances, each at its task's adapted parameters.
+
+    Args:
+        adaptation: The training tasks and their adaptation.
+        network: The layers.
+        terms: Of the Fisher matrix.
+        advance: Told of progress.
+    """
+    sums = None
+    for batch in adaptation.batches():
+        theta = {name: p.detach() for name, p in adaptation.linearise(batch).theta.items()}
+        record = record_tasks(network, theta, batch.data.query_x, batch.data.query_y, terms)
+        own = Covariances.of(record).over_tasks()
+        sums = own if sums is None else sums + own
+        advance(len(batch.rows))
+    assert sums is not None
+    return Bases.of(network, sums, next(iter(adaptation.params.values())))
+
+
+def outer_factors(
+    network: Network, bases: Bases, gradients: Tensor, query_sizes: Ints, block: int = 64
+) -> Factors:
+    """Eigenvalues ``(1/N) sum_k m_k (Q^T g_k)^2`` in a given basis.
+
+    Args:
+        network: The layers.
+        bases: The basis ``Q``.
+        gradients: ``[n_tasks, n_params]`` total gradients ``g_k``.
+        query_sizes: ``[n_tasks]`` numbers of query instances ``m_k``.
+        block: Tasks at once.
+    """
+    layout = Layout.of(network.parameters)
+    weights = torch.from_numpy(query_sizes).to(gradients.device, torch.float64) / len(gradients)
+    values: dict[str, Tensor] = {}
+    for start in range(0, len(gradients), block):
+        some = slice(start, start + block)
+        rotated = bases.rotate(network, layout, gradients[some])
+        for path, matrix in rotated.items():
+            part = torch.einsum("k,kgoi->goi", weights[some], matrix.double().square())
+            values[path] = values[path] + part if path in values else part
+    return Factors(network, bases, values)

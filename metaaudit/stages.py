@@ -1,0 +1,216 @@
+"""The stages of an audit whose results a cache may hold, and what those results depend on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from metaaudit.bilevel import (
+    Adaptation,
+    Advance,
+    Implicit,
+    InnerMethod,
+    InnerProblem,
+    TaskGradients,
+    Unrolled,
+    outer_bases,
+    outer_factors,
+    total_gradients,
+)
+from metaaudit.cache import FactorCache
+from metaaudit.console import Messages
+from metaaudit.curvature import Bases, Factors, Network, code_hash, fisher_terms, weights_hash
+from metaaudit.errors import IncompleteError
+from metaaudit.inputs.task_set import TaskSet
+from metaaudit.labelnoise import LabelNoise, cross_fit, label_noise
+from metaaudit.loading import Problem, Weights
+
+Key = dict[str, Any]
+Arrays = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Stages:
+    """What an audit computes once and reuses.
+
+    Attributes:
+        problem: Tasks, model and learner.
+        weights: Meta-parameters.
+        cache: Where what can be reused is kept.
+        messages: Told of progress.
+        network: The model's layers, where anything is by EK-FAC.
+    """
+
+    problem: Problem
+    weights: Weights
+    cache: FactorCache
+    messages: Messages
+    network: Network | None
+
+    def adaptation(self, stage: str, task_set: TaskSet) -> Adaptation:
+        """The adaptation to a set of tasks, differentiated as configured."""
+        problem = self.problem
+        if problem.config.influence.derivative == "unrolled":
+            return Unrolled(problem.objective, self.weights.params, task_set, problem.batching)
+        return self._implicit(stage, task_set)
+
+    def gradients(self, stage: str, adaptation: Adaptation) -> TaskGradients:
+        """Total gradients of a set of tasks."""
+        task_set = adaptation.task_set
+
+        def compute(advance: Advance) -> Arrays:
+            found = total_gradients(adaptation, advance)
+            largest = np.abs(found.gradients).max(axis=1)
+            check_finite(stage, task_set, found.losses, largest)
+            return vars(found)
+
+        key = self.gradient_key(task_set)
+        return TaskGradients(**self._cached("gradients", stage, key, compute, len(task_set)))
+
+    def outer_ekfac(self, adaptation: Adaptation, gradients: torch.Tensor) -> Factors:
+        """The total Hessian in the Kronecker eigenbasis."""
+        network, task_set = self.network, adaptation.task_set
+        assert network is not None
+        loss, fisher = self.problem.objective.loss, self.problem.config.influence.fisher
+        terms = fisher_terms(lambda outputs, labels: loss(outputs, labels).mean(), fisher)
+
+        def compute(advance: Advance) -> Arrays:
+            found = outer_bases(adaptation, network, terms, advance).arrays()
+            return {name: matrix.cpu().numpy() for name, matrix in found.items()}
+
+        arrays = self._cached(
+            "outer-ekfac", "outer EK-FAC", self.outer_key(), compute, len(task_set)
+        )
+        bases = Bases.of_arrays(network, self._tensors(arrays))
+        return outer_factors(network, bases, gradients, task_set.query_sizes)
+
+    def label_noise(self) -> LabelNoise:
+        """Cross-fitted label noise of the training tasks."""
+        problem, config = self.problem, self.problem.config.mislabel
+
+        def compute(advance: Advance) -> Arrays:
+            parts = (problem.objective, self.weights.params, problem.train, problem.batching)
+            found = cross_fit(*parts, config, advance)
+            check_finite("cross-fitting", problem.train, found.sum(axis=1))
+            return {"log_probabilities": found}
+
+        total = len(problem.train) * config.repeats
+        arrays = self._cached("crossfit", "cross-fitting", self.crossfit_key(), compute, total)
+        return label_noise(arrays["log_probabilities"], problem.train)
+
+    def base_key(self, task_set: TaskSet) -> Key:
+        """All that adaptation to a task set depends on."""
+        config, batching = self.problem.config, self.problem.batching
+        return {
+            "code": code_hash(),
+            "torch": torch.__version__,
+            "device": batching.device.type,
+            "dtype": config.compute.dtype,
+            "model": [
+                config.model.model_dump(mode="json"),
+                self.problem.model.source,
+                weights_hash(self.problem.model.constants()),
+            ],
+            "learner": config.learner.model_dump(mode="json"),
+            "weights": weights_hash(self.weights.params),
+            "tasks": task_set.content_hash,
+        }
+
+    def inner_key(self, task_set: TaskSet) -> Key:
+        """All that the inner inverses of a task set depend on."""
+        inner = self.problem.config.influence.inner
+        by_ekfac = inner.inverse == "ekfac"
+        own = {
+            "inverse": inner.inverse,
+            "rho": self.rho,
+            "basis": inner.basis if by_ekfac else None,
+            "fisher": self.problem.config.influence.fisher if by_ekfac else None,
+        }
+        return {**self.base_key(task_set), "inner": own}
+
+    def gradient_key(self, task_set: TaskSet) -> Key:
+        """All that the total gradients of a task set depend on."""
+        influence = self.problem.config.influence
+        if influence.derivative == "unrolled":
+            return self.base_key(task_set)
+        solved = [influence.tolerance, influence.max_iterations]
+        by_cg = influence.inner.inverse == "cg"
+        return {**self.inner_key(task_set), "solved": solved if by_cg else None}
+
+    def outer_key(self) -> Key:
+        """All that the outer eigenbasis depends on."""
+        fisher = self.problem.config.influence.fisher
+        return {**self.base_key(self.problem.train), "fisher": fisher}
+
+    def crossfit_key(self) -> Key:
+        """All that the cross-fitted probabilities depend on."""
+        settings = self.problem.config.mislabel.model_dump(mode="json")
+        return {**self.base_key(self.problem.train), "mislabel": settings}
+
+    @property
+    def rho(self) -> float:
+        """Strength of the pull to the meta-parameters in the implicit derivative."""
+        learner, asked = self.problem.config.learner, self.problem.config.influence.inner.proximity
+        if learner.proximity is not None:
+            return learner.proximity
+        return 1 / (learner.inner_lr * learner.steps) if asked == "auto" else asked
+
+    def tensor(self, array: np.ndarray) -> torch.Tensor:
+        """An array on the device."""
+        return torch.from_numpy(array).to(self.problem.batching.device)
+
+    def _implicit(self, stage: str, task_set: TaskSet) -> Implicit:
+        problem, influence = self.problem, self.problem.config.influence
+        method = InnerMethod(influence, self.network)
+        inner: InnerProblem = problem.inner_problem(self.weights.params, task_set, self.rho)
+
+        def compute(advance: Advance) -> Arrays:
+            found = {k: v.cpu().numpy() for k, v in method.state(inner, advance).items()}
+            check_finite(stage, task_set, found["theta"].sum(axis=1), found["stationarity"])
+            return found
+
+        name = f"inner-{influence.inner.inverse}"
+        state = self._cached(name, stage, self.inner_key(task_set), compute, len(task_set))
+        return method.implicit(inner, self._tensors(state))
+
+    def _cached(
+        self,
+        name: str,
+        stage: str,
+        depends_on: Key,
+        compute: Callable[[Advance], Arrays],
+        total: int,
+    ) -> Arrays:
+        """A stage whose result the cache may hold, and a word on what that saved."""
+        with self.messages.stage(stage, total) as advance:
+            arrays = self.cache.get(name, depends_on, lambda: compute(advance), label=stage)
+            use = self.cache.uses[stage]
+            if use.status == "hit":
+                advance(total, f"from the cache, {use.saved_s:.1f} s saved")
+        return arrays
+
+    def _tensors(self, arrays: Arrays) -> dict[str, torch.Tensor]:
+        return {name: self.tensor(values) for name, values in arrays.items()}
+
+
+def check_finite(stage: str, task_set: TaskSet, *values: np.ndarray) -> None:
+    """Refuses numbers that are not finite, one a task or one an instance, naming a task.
+
+    Raises:
+        IncompleteError: There is one.
+    """
+    owners = np.array([row for row, _, _ in task_set.instances()])
+    for array in values:
+        bad = np.flatnonzero(~np.isfinite(array))
+        if len(bad):
+            row = bad[0] if len(array) == len(task_set) else owners[bad[0]]
+            raise IncompleteError(
+                stage,
+                f"gave a number that is not finite for task {task_set.tasks[int(row)].task_id}",
+                "finite losses and gradients",
+                "lower learner.inner_lr, or use compute.dtype: float64",
+            )

@@ -1,0 +1,174 @@
+"""Forms of the total Hessian and solvers against the dense exact matrix, on Omniglot.
+
+For every form: the relative error of the operator (Frobenius), the rank correlation of the task
+influences that follow with those of the exact form, the conjugate gradient iterations with and
+without EK-FAC's preconditioner, and seconds. For the exact form, the paper's ablation: truncated
+Neumann series of J terms against CG and the dense solve::
+
+    python tests/benchmarks/total_hessians.py --out /tmp/total --hidden 4 --derivative unrolled
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import torch
+from omniglot_problem import arguments as shared_arguments
+from omniglot_problem import load, spearman
+from torch import Tensor
+
+from metaaudit.bilevel import (
+    Adaptation,
+    Adjoint,
+    AdjointSolver,
+    InnerMethod,
+    TotalHessian,
+    Unrolled,
+    outer_bases,
+    outer_factors,
+    total_gradients,
+)
+from metaaudit.config.schema import InfluenceConfig
+from metaaudit.curvature import Factors, fisher_terms
+from metaaudit.influence import task_influence
+from metaaudit.inputs.task_set import TaskSet
+from metaaudit.linalg import lanczos, materialise, suggested_damping
+from metaaudit.loading import Problem
+from metaaudit.models import Params
+
+FORMS = ("exact", "ggn", "gamma", "instance-fisher")
+DEPTHS = (5, 10, 20, 50)
+DELTA = 0.005
+
+
+def main() -> None:
+    parser = shared_arguments(__doc__.splitlines()[0])
+    parser.add_argument("--derivative", choices=["unrolled", "implicit"], default="unrolled")
+    parser.add_argument("--tolerance", type=float, default=1e-4)
+    args = parser.parse_args()
+    problem, params = load(args)
+    case = Case(problem, params, args.derivative, args.tolerance)
+    print(json.dumps({"damping": case.damping, "ritz": vars(case.spectrum)}, indent=2))
+    print(json.dumps({"forms": {form: case.form(form) for form in FORMS}}, indent=2))
+    direct = {kind: case.direct(kind) for kind in ("task-fisher", "ekfac")}
+    print(json.dumps({"direct": direct}, indent=2))
+    print(json.dumps({"exact form": case.ablation()}, indent=2))
+
+
+class Case:
+    """One problem at the damping that makes its exact total Hessian positive definite."""
+
+    def __init__(self, problem: Problem, params: Params, derivative: str, tolerance: float) -> None:
+        self.tolerance = tolerance
+        self.train = adaptation(problem, params, problem.train, derivative)
+        evaluation = adaptation(problem, params, problem.evaluation, derivative)
+        self.gradients = torch.from_numpy(total_gradients(self.train).gradients)
+        self.targets = torch.from_numpy(total_gradients(evaluation).gradients).double()
+        if derivative == "implicit":
+            self.train = self.train.with_gradients(self.gradients)
+        self.ekfac = self._ekfac(problem)
+        exact = TotalHessian(self.train)
+        self.spectrum = lanczos(exact, self.targets)
+        self.damping = suggested_damping(self.spectrum, DELTA)
+        self.matrix = materialise(exact, self.targets.shape[1], like=self.targets)
+        self.reference = self._influence_of(self._dense(self.matrix))
+
+    def form(self, form: str) -> dict[str, Any]:
+        operator = TotalHessian.of(self.train, form)
+        size = self.targets.shape[1]
+        matrix = materialise(operator, size, like=self.targets)
+        values = torch.linalg.eigvalsh(matrix)
+        dense = self._influence_of(self._dense(matrix))
+        found = {
+            "operator_relative_error": float((matrix - self.matrix).norm() / self.matrix.norm()),
+            "smallest_eigenvalue": float(values[0]),
+            "largest_eigenvalue": float(values[-1]),
+            "spearman_with_exact": spearman(dense, self.reference),
+        }
+        if form == "gamma":
+            found["gamma"] = operator.gamma
+        for preconditioner in ("none", "ekfac"):
+            adjoint, seconds = self._solve(form, "cg", preconditioner=preconditioner)
+            solution = adjoint.solution
+            found[f"cg_{preconditioner}"] = {
+                "iterations_largest": max(solution.iterations),
+                "converged": solution.converged,
+                "seconds": seconds,
+            }
+        return found
+
+    def direct(self, curvature: str) -> dict[str, float]:
+        adjoint, seconds = self._solve(curvature, "auto", damping="auto")
+        return {
+            "spearman_with_exact": spearman(self._influence_of(adjoint.direction), self.reference),
+            "seconds": seconds,
+        }
+
+    def ablation(self) -> dict[str, Any]:
+        found = {}
+        runs = [(f"neumann J={depth}", "neumann", depth, "none") for depth in DEPTHS]
+        runs += [("cg", "cg", 500, "none"), ("cg, ekfac", "cg", 500, "ekfac")]
+        runs += [("dense", "dense", 1, "none")]
+        for name, solver, most, preconditioner in runs:
+            adjoint, seconds = self._solve(
+                "exact", solver, max_iterations=most, preconditioner=preconditioner
+            )
+            solution = adjoint.solution
+            found[name] = {
+                "solver": solution.solver,
+                "iterations": max(solution.iterations),
+                "residual": max(solution.residual),
+                "converged": solution.converged,
+                "seconds": seconds,
+                "spearman_with_dense": spearman(
+                    self._influence_of(adjoint.direction), self.reference
+                ),
+            }
+        return found
+
+    def _solve(self, curvature: str, solver: str, **settings: Any) -> tuple[Adjoint, float]:
+        config = InfluenceConfig.model_validate(
+            {
+                "curvature": curvature,
+                "solver": solver,
+                "damping": self.damping,
+                "tolerance": self.tolerance,
+                "max_iterations": 500,
+                **settings,
+            }
+        )
+        hessian = TotalHessian.of(self.train, curvature if curvature in FORMS else "exact")
+        solver_ = AdjointSolver(config, hessian, self.gradients, DELTA, self.ekfac)
+        started = time.perf_counter()
+        return solver_.solve(self.targets), time.perf_counter() - started
+
+    def _dense(self, matrix: Tensor) -> Tensor:
+        shifted = (matrix + matrix.T) / 2 + (DELTA + self.damping) * torch.eye(len(matrix))
+        return torch.linalg.solve(shifted, self.targets.T).T
+
+    def _influence_of(self, directions: Tensor) -> Any:
+        return task_influence(self.gradients, directions).mean(axis=1)
+
+    def _ekfac(self, problem: Problem) -> Factors:
+        network, loss = problem.layers(), problem.objective.loss
+        terms = fisher_terms(lambda out, y: loss(out, y).mean(), "true")
+        bases = outer_bases(self.train, network, terms)
+        sizes = self.train.task_set.query_sizes
+        return outer_factors(network, bases, self.gradients, sizes)
+
+
+def adaptation(problem: Problem, params: Params, task_set: TaskSet, derivative: str) -> Adaptation:
+    if derivative == "unrolled":
+        return Unrolled(problem.objective, params, task_set, problem.batching)
+    learner = problem.config.learner
+    rho = learner.proximity or 1 / (learner.inner_lr * learner.steps)
+    config = InfluenceConfig.model_validate({"derivative": "implicit"})
+    method = InnerMethod(config, problem.layers())
+    return method.implicit(problem.inner_problem(params, task_set, rho))
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main()
