@@ -88,6 +88,9 @@ def plan(config: Config, folder: Path, messages: Messages) -> list[tuple[str, st
     if influence.outer_ekfac:
         lines.append(("outer EK-FAC", source("outer-ekfac", stages.outer_key())))
     solve = f"{influence.curvature} by {influence.solver} for {n_targets} targets"
+    if influence.self_influence:
+        key = stages.base_key(problem.train)
+        lines.append(("self-influence", source("self-influence", key)))
     return [
         *lines,
         ("cross-fitting", source("crossfit", stages.crossfit_key())),
@@ -121,6 +124,7 @@ class Audit:
         adjoint, scale = self._solve(train, gradients, targets)
         by_task = task_influence(stages.tensor(gradients.gradients), adjoint.direction)
         by_instance = self._instances(train, adjoint)
+        own = stages.self_influence(train) if config.influence.self_influence else None
         noise = stages.label_noise()
         influence_z, harmful = harmful_tasks(by_task.mean(axis=1), config.influence.fdr)
         scores = Scores(
@@ -132,6 +136,7 @@ class Audit:
             outer_loss=gradients.outer_loss,
             grad_norm=np.linalg.norm(gradients.gradients.astype(np.float64), axis=1),
             instance_influence=by_instance,
+            self_influence=own,
             loss=gradients.losses,
             crossfit_loss=noise.loss,
             mislabel_score=noise.score,

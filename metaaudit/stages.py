@@ -25,6 +25,7 @@ from metaaudit.cache import FactorCache
 from metaaudit.console import Messages
 from metaaudit.curvature import Bases, Factors, Network, code_hash, fisher_terms, weights_hash
 from metaaudit.errors import IncompleteError
+from metaaudit.influence import self_influence
 from metaaudit.inputs.task_set import TaskSet
 from metaaudit.labelnoise import LabelNoise, cross_fit, label_noise
 from metaaudit.loading import Problem, Weights
@@ -87,6 +88,21 @@ class Stages:
         )
         bases = Bases.of_arrays(network, self._tensors(arrays))
         return outer_factors(network, bases, gradients, task_set.query_sizes)
+
+    def self_influence(self, adaptation: Adaptation) -> np.ndarray:
+        """Self-influence of every training instance, by EK-FAC."""
+        network, task_set = self.network, adaptation.task_set
+        assert network is not None
+
+        def compute(advance: Advance) -> Arrays:
+            found = self_influence(adaptation, network, advance)
+            check_finite("self-influence", task_set, found)
+            return {"self_influence": found}
+
+        key, total = self.base_key(task_set), len(task_set)
+        return self._cached("self-influence", "self-influence", key, compute, total)[
+            "self_influence"
+        ]
 
     def label_noise(self) -> LabelNoise:
         """Cross-fitted label noise of the training tasks."""

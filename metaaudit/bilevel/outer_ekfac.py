@@ -8,12 +8,14 @@ itself has not.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
 from metaaudit.bilevel.adaptation import Adaptation
 from metaaudit.bilevel.progress import Advance
-from metaaudit.curvature import Bases, Covariances, Factors, Network, record_tasks
+from metaaudit.curvature import Bases, Covariances, Factors, Network, record_tasks, summed
 from metaaudit.curvature.network import Terms
 from metaaudit.inputs.task_set import Ints
 from metaaudit.models import Layout
@@ -30,14 +32,15 @@ def outer_bases(
         terms: Of the Fisher matrix.
         advance: Told of progress.
     """
-    sums = None
-    for batch in adaptation.batches():
-        theta = {name: p.detach() for name, p in adaptation.linearise(batch).theta.items()}
-        record = record_tasks(network, theta, batch.data.query_x, batch.data.query_y, terms)
-        own = Covariances.of(record).over_tasks()
-        sums = own if sums is None else sums + own
-        advance(len(batch.rows))
-    assert sums is not None
+
+    def covariances() -> Iterator[Covariances]:
+        for batch in adaptation.batches():
+            theta = {name: p.detach() for name, p in adaptation.linearise(batch).theta.items()}
+            record = record_tasks(network, theta, batch.data.query_x, batch.data.query_y, terms)
+            yield Covariances.of(record).over_tasks()
+            advance(len(batch.rows))
+
+    sums = Covariances.total(covariances())
     return Bases.of(network, sums, next(iter(adaptation.params.values())))
 
 
@@ -55,11 +58,14 @@ def outer_factors(
     """
     layout = Layout.of(network.parameters)
     weights = torch.from_numpy(query_sizes).to(gradients.device, torch.float64) / len(gradients)
-    values: dict[str, Tensor] = {}
-    for start in range(0, len(gradients), block):
-        some = slice(start, start + block)
-        rotated = bases.rotate(network, layout, gradients[some])
-        for path, matrix in rotated.items():
-            part = torch.einsum("k,kgoi->goi", weights[some], matrix.double().square())
-            values[path] = values[path] + part if path in values else part
-    return Factors(network, bases, values)
+
+    def squares() -> Iterator[dict[str, Tensor]]:
+        for start in range(0, len(gradients), block):
+            some = slice(start, start + block)
+            rotated = bases.rotate(network, layout, gradients[some])
+            yield {
+                path: torch.einsum("k,kgoi->goi", weights[some], matrix.double().square())
+                for path, matrix in rotated.items()
+            }
+
+    return Factors(network, bases, summed(squares()))

@@ -107,7 +107,7 @@ class LearnerConfig(Section):
     inner_lr: PositiveFloat
     steps: PositiveInt
     proximity: PositiveFloat | None = None
-    tolerance: PositiveFloat = 1e-4
+    tolerance: PositiveFloat = 1e-2
 
     @model_validator(mode="after")
     def _proximal_keys_fit(self) -> LearnerConfig:
@@ -253,6 +253,7 @@ class InfluenceConfig(Section):
         tolerance: Relative residual at which an iterative solver stops.
         max_iterations: Bound on the iterations of a solver; the terms of ``neumann``.
         fdr: False-discovery rate of the ``harmful`` flag.
+        self_influence: Whether to score how much each instance counts for its own loss, by EK-FAC.
     """
 
     method: Literal["task-if", "dot"] = "task-if"
@@ -269,6 +270,7 @@ class InfluenceConfig(Section):
     tolerance: PositiveFloat = 1e-4
     max_iterations: PositiveInt = 100
     fdr: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    self_influence: bool = False
 
     @model_validator(mode="after")
     def _choices_fit(self) -> InfluenceConfig:
@@ -304,7 +306,7 @@ class InfluenceConfig(Section):
     def uses_ekfac(self) -> bool:
         """Whether anything is by EK-FAC, which not every network allows."""
         inner = self.derivative == "implicit" and self.inner.inverse == "ekfac"
-        return inner or self.outer_ekfac
+        return inner or self.outer_ekfac or self.self_influence
 
     @property
     def outer_ekfac(self) -> bool:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from metaaudit.cache.entry import Stored, read_entry, write_entry
 from metaaudit.cache.seal import DamagedError
 from metaaudit.curvature import kronecker
-from metaaudit.curvature.factors import Bases, Covariances, Damping, Factors, corrected
+from metaaudit.curvature.factors import Bases, Covariances, Damping, Factors, corrected, summed
 from metaaudit.curvature.fingerprint import weights_hash
 from metaaudit.curvature.fisher import Fisher, Loss, check_mean, fisher_terms
 from metaaudit.curvature.network import Network, Record
@@ -76,19 +76,10 @@ class EKFAC:
         def records() -> Iterator[Record]:
             return (network.record(params, x, y, terms) for x, y in batches)
 
-        sums, bytes_left = None, KEPT_BYTES
         kept: list[Record] = []
-        for record in records():
-            own = Covariances.of(record)
-            sums = own if sums is None else sums + own
-            bytes_left -= record.nbytes
-            kept = [*kept, record] if bytes_left >= 0 else []
-        assert sums is not None
+        sums = Covariances.total(map(Covariances.of, _keeping(records(), kept)))
         bases = Bases.of(network, sums, next(iter(params.values())))
-        squares: dict[str, Tensor] = {}
-        for record in kept or records():
-            for path, values in bases.squares(record).items():
-                squares[path] = squares[path] + values if path in squares else values
+        squares = summed(map(bases.squares, kept or records()))
         return cls(Factors(network, bases, corrected(squares, sums.count)), loss, fisher)
 
     def inverse_matvec(self, vectors: Tensor, damping: Damping = "heuristic") -> Tensor:
@@ -133,14 +124,12 @@ class EKFAC:
             for path, gradients in self._rotated(record):
                 weights = inverse[path].to(gradients).flatten()
                 tested[path].append(gradients * weights)
-        columns = {path: torch.cat(parts).T for path, parts in tested.items()}
+        columns = {path: _joined(parts).T for path, parts in tested.items()}
         rows = []
         for record in self._gradients(train_batches):
-            total: Tensor | float = 0.0
-            for path, gradients in self._rotated(record):
-                total = total + gradients @ columns[path]
-            rows.append(torch.as_tensor(total))
-        return torch.cat(rows)
+            parts = [gradients @ columns[path] for path, gradients in self._rotated(record)]
+            rows.append(torch.stack(parts).sum(0))
+        return _joined(rows)
 
     def self_influence(self, train_batches: Batches, damping: Damping = "heuristic") -> Tensor:
         """``g^T (F + damping)^-1 g`` of every instance: ``[n_train]``, never negative.
@@ -149,20 +138,9 @@ class EKFAC:
             train_batches: ``n_train`` instances.
             damping: As in ``inverse_matvec``.
         """
-        inverse, bases = self.factors.inverse_eigenvalues(damping), self.factors.bases
-        parts = []
-        for record in self._gradients(train_batches):
-            total: Tensor | float = 0.0
-            for path, a in record.activations.items():
-                total = total + kronecker.weighted_squares(
-                    a,
-                    record.gradients[path],
-                    bases.entering[path],
-                    bases.leaving[path],
-                    inverse[path].to(a),
-                )
-            parts.append(torch.as_tensor(total))
-        return torch.cat(parts)
+        inverse = self.factors.inverse_eigenvalues(damping)
+        records = self._gradients(train_batches)
+        return _joined([self.factors.quadratic(inverse, record) for record in records])
 
     def save(self, path: Path | str) -> None:
         """Writes the factors as one HDF5 file, whole or not at all.
@@ -230,6 +208,28 @@ def _state_hash(network: Network) -> str:
     return weights_hash({**trained, **fixed})
 
 
+def _keeping(records: Iterable[Record], kept: list[Record]) -> Iterator[Record]:
+    """Passes the records on and keeps them all in ``kept``, or none if they are too large."""
+    size = 0
+    for record in records:
+        size += record.nbytes
+        if size <= KEPT_BYTES:
+            kept.append(record)
+        else:
+            kept.clear()
+        yield record
+
+
+def _empty() -> ConfigError:
+    return ConfigError("batches", "is empty", "at least one batch of inputs and labels")
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    if not parts:
+        raise _empty()
+    return torch.cat(parts)
+
+
 def _first(batches: Batches) -> tuple[Tensor, Tensor]:
     if isinstance(batches, Iterator):
         raise ConfigError(
@@ -237,5 +237,5 @@ def _first(batches: Batches) -> tuple[Tensor, Tensor]:
         )
     first: Any = next(iter(batches), None)
     if first is None:
-        raise ConfigError("batches", "is empty", "at least one batch of inputs and labels")
+        raise _empty()
     return first[0], first[1]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import operator
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import reduce
 from typing import Literal
 
 import torch
@@ -56,6 +58,11 @@ class Covariances:
             self.count + other.count,
         )
 
+    @staticmethod
+    def total(parts: Iterable[Covariances]) -> Covariances:
+        """The sums over all shards, of which there is at least one."""
+        return reduce(operator.add, parts)
+
     def over_tasks(self) -> Covariances:
         """The sums over a leading dimension of tasks."""
         entering = {path: matrix.sum(0) for path, matrix in self.entering.items()}
@@ -88,7 +95,8 @@ class Bases:
             found = kronecker.eigenbasis(covariance, f"EK-FAC, layer {path}")
             if layer.diagonal:
                 found = torch.eye(found.shape[-1], dtype=torch.float64).expand_as(found)
-            return found.to(like)
+            # As they are read back from a file: products then agree to the last bit.
+            return found.to(like).contiguous()
 
         layers = network.layers.items()
         return cls(
@@ -175,8 +183,8 @@ class Factors:
         Raises:
             ConfigError: The damping is negative, or leaves a singular matrix.
         """
-        if damping != "heuristic" and damping < 0:
-            raise ConfigError("damping", f"{damping} is negative", "a number or 'heuristic'")
+        if damping != "heuristic" and not (isinstance(damping, int | float) and damping >= 0):
+            raise ConfigError("damping", f"is {damping!r}", "a number from 0 on or 'heuristic'")
         inverse = {}
         for path, shifted in self.damped(damping).items():
             positive = shifted > 0
@@ -196,6 +204,25 @@ class Factors:
         size = math.prod(values.shape[-3:])
         return epsilon**2 * size * values.amax((-3, -2, -1), keepdim=True)
 
+    def quadratic(self, weights: Mapping[str, Tensor], record: Record) -> Tensor:
+        """``g^T Q diag(weights) Q^T g`` of every sample's gradient, summed over terms: ``[*, n]``.
+
+        Args:
+            weights: As in ``apply``.
+            record: Activations and gradients.
+        """
+        parts = [
+            kronecker.weighted_squares(
+                a,
+                record.gradients[path],
+                self.bases.entering[path],
+                self.bases.leaving[path],
+                weights[path].to(a),
+            )
+            for path, a in record.activations.items()
+        ]
+        return torch.stack(parts).sum(0)
+
     def apply(self, weights: Mapping[str, Tensor], vectors: Tensor) -> Tensor:
         """``Q diag(weights) Q^T v`` of the rows of ``vectors [*, size]``, in their precision.
 
@@ -211,6 +238,15 @@ class Factors:
 def corrected(squares: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:
     """Corrected eigenvalues: means over ``count`` samples of squared rotated gradients."""
     return {path: total / count for path, total in squares.items()}
+
+
+def summed(parts: Iterable[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Sums by layer."""
+    totals: dict[str, Tensor] = {}
+    for part in parts:
+        for path, values in part.items():
+            totals[path] = totals[path] + values if path in totals else values
+    return totals
 
 
 def _count(record: Record) -> int:

@@ -33,6 +33,9 @@ def fisher_terms(loss: Loss, fisher: Fisher) -> Terms:
     ``empirical`` has one term, the gradient at the given label. ``true`` is the exact expectation
     over the classes that the network predicts, one term a class: ``sqrt(p_c)`` times the gradient
     at label ``c``. For cross-entropy it is the Gauss-Newton matrix (Martens, 2020).
+
+    Raises:
+        ConfigError: ``fisher`` is neither.
     """
 
     def empirical(logits: Tensor, labels: Tensor) -> Tensor:
@@ -45,7 +48,10 @@ def fisher_terms(loss: Loss, fisher: Fisher) -> Terms:
         weighted: Tensor = at * logits.softmax(-1).sqrt().T[..., None]
         return weighted
 
-    return {"true": true, "empirical": empirical}[fisher]
+    known: dict[str, Terms] = {"true": true, "empirical": empirical}
+    if fisher not in known:
+        raise ConfigError("fisher", f"is {fisher!r}", f"one of {', '.join(known)}")
+    return known[fisher]
 
 
 def check_mean(loss: Loss, logits: Tensor, labels: Tensor) -> None:

@@ -61,8 +61,8 @@ class Network:
             inputs: ``[n, ...]``, any batch that it takes.
 
         Raises:
-            ModelError: A parameter belongs to no supported layer or to two, or a layer is called
-                other than once.
+            ModelError: There is no parameter to train, one belongs to no supported layer or to two,
+                or a layer is called other than once or gives outputs without the samples first.
         """
         found = {path: layer_of(path, part) for path, part in module.named_modules()}
         layers = {path: layer for path, layer in found.items() if layer is not None}

@@ -35,6 +35,7 @@ class Scores:
         outer_loss: ``[n_tasks]``.
         grad_norm: ``[n_tasks]``.
         instance_influence: ``[n_instances]``, in the task set's order of instances, as the rest.
+        self_influence: ``[n_instances]``; ``None`` where it was not asked for.
         loss: ``[n_instances]``, after adaptation.
         crossfit_loss: ``[n_instances]``, out of fold; the ranking follows it.
         mislabel_score: ``[n_instances]``.
@@ -50,6 +51,7 @@ class Scores:
     outer_loss: Floats
     grad_norm: Floats
     instance_influence: Floats
+    self_influence: Floats | None
     loss: Floats
     crossfit_loss: Floats
     mislabel_score: Floats
@@ -190,6 +192,8 @@ def _write_arrays(
         "instances/loss": scores.loss,
         "instances/suggested_label": scores.suggested_label,
     }
+    if scores.self_influence is not None:
+        arrays["instances/self_influence"] = scores.self_influence
     if any(task.class_names for task in task_set.tasks):
         arrays["class_names"] = _class_names(task_set)
     if pictures is not None:

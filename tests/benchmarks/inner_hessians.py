@@ -2,7 +2,8 @@
 
 For every way of inverting the inner Hessian: the relative error of ``H_in^-1 g`` on each task, the
 rank correlation of the influences that follow, seconds and bytes a task. Then how far the implicit
-derivative with ``rho = 1 / (alpha K)`` is from differentiating through the K steps::
+derivative is from differentiating through the steps, for K steps of MAML with ``rho = 1 / (alpha
+K)``::
 
     python tests/benchmarks/inner_hessians.py --out /tmp/inner --learner maml
 """
@@ -42,22 +43,27 @@ METHODS = {
 
 
 def main() -> None:
-    args = arguments(__doc__.splitlines()[0]).parse_args()
+    parser = arguments(__doc__.splitlines()[0])
+    parser.add_argument("--rho", type=float, help="default: the learner's, or 1 / (alpha K)")
+    args = parser.parse_args()
     problem, params = load(args)
     learner = problem.config.learner
-    rho = learner.proximity or 1 / (learner.inner_lr * learner.steps)
+    rho = args.rho or learner.proximity or 1 / (learner.inner_lr * learner.steps)
     found: dict[str, dict[str, Any]] = {}
     reference: dict[str, np.ndarray] = {}
-    for name, inner in METHODS.items():
-        scores, costs = implicit(problem, params, rho, inner)
-        reference = reference or scores
-        found[name] = {**distances(scores, reference), **costs}
-    print(json.dumps({"learner": args.learner, "rho": rho, "against_dense": found}, indent=2))
     unrolled = influences(
         Unrolled(problem.objective, params, problem.train, problem.batching),
         Unrolled(problem.objective, params, problem.evaluation, problem.batching),
     )
-    print(json.dumps({"implicit_dense_against_unrolled": distances(reference, unrolled)}, indent=2))
+    for name, inner in METHODS.items():
+        scores, costs = implicit(problem, params, rho, inner)
+        reference = reference or scores
+        found[name] = {
+            **costs,
+            "against_dense": distances(scores, reference),
+            "against_unrolled": distances(scores, unrolled),
+        }
+    print(json.dumps({"learner": args.learner, "rho": rho, "inverses": found}, indent=2))
 
 
 def implicit(

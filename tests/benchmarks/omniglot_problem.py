@@ -16,7 +16,7 @@ from metaaudit.models import Params
 
 LEARNERS: dict[str, dict[str, Any]] = {
     "maml": {"name": "maml", "inner_lr": 0.4, "steps": 3},
-    "imaml": {"name": "imaml", "inner_lr": 0.4, "steps": 60, "proximity": 0.5, "tolerance": 1e-3},
+    "imaml": {"name": "imaml", "inner_lr": 0.4, "steps": 30, "proximity": 0.5, "tolerance": 1e-3},
 }
 
 

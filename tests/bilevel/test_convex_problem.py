@@ -10,6 +10,7 @@ from metaaudit.config.schema import InfluenceConfig
 from metaaudit.influence import instance_influence, task_influence
 from metaaudit.models import Layout
 from tests.bilevel.convex import DELTA, OBJECTIVE, RHO, ClosedForm, batching, tasks
+from tests.bilevel.small_networks import implicit
 
 EXACT = {
     "cg": InfluenceConfig(curvature="exact", solver="cg", damping=0.0, tolerance=1e-13),
@@ -20,25 +21,34 @@ EXACT = {
 }
 
 
+def differentiated(derivative, params, task_set):
+    """``unrolled``, or implicit by an inverse of that name."""
+    if derivative == "unrolled":
+        return Unrolled(OBJECTIVE, params, task_set, batching())
+    return implicit(OBJECTIVE, params, task_set, derivative, rho=RHO)
+
+
 class Solved:
     """All influences at the minimum of F."""
 
-    def __init__(self, n_tasks=8, n=12, m=6, config=EXACT["cg"], seed=0):
+    def __init__(self, n_tasks=8, n=12, m=6, config=EXACT["cg"], seed=0, derivative="unrolled"):
         self.train = tasks(n_tasks, n, m, seed=seed)
         self.evaluation = tasks(5, n, m, seed=seed + 100, prefix="eval")
         self.closed = ClosedForm(self.train, self.evaluation)
         self.n, self.m = n, m
         self.params = {"theta": torch.from_numpy(self.closed.minimum())}
-        gradients = total_gradients(Unrolled(OBJECTIVE, self.params, self.train, batching()))
-        targets = total_gradients(Unrolled(OBJECTIVE, self.params, self.evaluation, batching()))
-        self.gradients = torch.from_numpy(gradients.gradients)
-        self.hessian = TotalHessian(Unrolled(OBJECTIVE, self.params, self.train, batching()))
+        train = differentiated(derivative, self.params, self.train)
+        self.targets = total_gradients(
+            differentiated(derivative, self.params, self.evaluation)
+        ).gradients
+        self.gradients = torch.from_numpy(total_gradients(train).gradients)
+        self.hessian = TotalHessian(train)
         self.adjoint = AdjointSolver(config, self.hessian, self.gradients, DELTA).solve(
-            torch.from_numpy(targets.gradients)
+            torch.from_numpy(self.targets)
         )
         self.u = self.adjoint.direction.mean(dim=0)
         self.tasks = task_influence(self.gradients, self.adjoint.direction).mean(axis=1)
-        found = instance_influence(Unrolled(OBJECTIVE, self.params, self.train, batching()), self.u)
+        found = instance_influence(train, self.u)
         self.support, self.query = np.split(found.reshape(n_tasks, n + m), [n], axis=1)
 
     def loss_with(self, k, a=1.0, w=None, v=None):
@@ -55,9 +65,12 @@ def central_difference(function, step=1e-4):
     return (function(1 + step) - function(1 - step)) / (2 * step)
 
 
-@pytest.mark.parametrize("solver", EXACT)
-def test_influences_equal_finite_differences(solver):
-    solved = Solved(config=EXACT[solver])
+@pytest.mark.parametrize(
+    ("solver", "derivative"),
+    [*((solver, "unrolled") for solver in EXACT), ("cg", "dense"), ("cg", "cg"), ("cg", "ggn")],
+)
+def test_influences_equal_finite_differences(solver, derivative):
+    solved = Solved(config=EXACT[solver], derivative=derivative)
     assert solved.adjoint.solution.converged
     for k in (0, 3, 7):
         assert solved.tasks[k] == pytest.approx(
@@ -236,19 +249,13 @@ def test_task_fisher_solves_its_own_dense_system():
     solved = Solved(config=InfluenceConfig(damping=0.1))
     g = solved.gradients.numpy()
     fisher = solved.m / len(g) * g.T @ g + (DELTA + 0.1) * np.eye(g.shape[1])
-    targets = total_gradients(
-        Unrolled(OBJECTIVE, solved.params, solved.evaluation, batching())
-    ).gradients
-    expected = np.linalg.solve(fisher, targets.mean(axis=0))
+    expected = np.linalg.solve(fisher, solved.targets.mean(axis=0))
     np.testing.assert_allclose(solved.u.numpy(), expected, rtol=1e-10)
 
 
 def test_dot_is_the_product_of_total_gradients():
     solved = Solved(config=InfluenceConfig(method="dot"))
-    targets = total_gradients(
-        Unrolled(OBJECTIVE, solved.params, solved.evaluation, batching())
-    ).gradients
-    expected = -solved.gradients.numpy() @ targets.mean(axis=0) / len(solved.train)
+    expected = -solved.gradients.numpy() @ solved.targets.mean(axis=0) / len(solved.train)
     np.testing.assert_allclose(solved.tasks, expected, rtol=1e-12)
     assert solved.adjoint.solution is None
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
-from metaaudit.bilevel.batch import Batching, TaskBatch
+from metaaudit.bilevel.batch import Batching, TaskBatch, TaskTensors
 from metaaudit.bilevel.objective import Objective, unit_weights
 from metaaudit.inputs.task_set import Ints, TaskSet
 from metaaudit.linalg import Solution, Status
@@ -102,3 +102,8 @@ class InnerReport:
 def at(tensor: Tensor, rows: Ints) -> Tensor:
     """The rows of a batch's tasks."""
     return tensor[torch.from_numpy(rows).to(tensor.device)]
+
+
+def task_of(theta: Params, data: TaskTensors, k: int) -> tuple[Params, TaskTensors]:
+    """The adapted parameters and the data of one task of a batch."""
+    return {name: p[k] for name, p in theta.items()}, TaskTensors(*(part[k] for part in data))

@@ -7,6 +7,7 @@ task: as many numbers a task as the network has parameters.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -34,13 +35,16 @@ class EKFACInverse(InnerInverse):
     @staticmethod
     def shared_state(problem: InnerProblem, network: Network, terms: Terms) -> State:
         """The eigenbasis of the pooled support sets at the meta-parameters, without tasks."""
-        sums = None
-        for batch in problem.batching.batches(problem.task_set):
-            each = {name: p.expand(len(batch.rows), *p.shape) for name, p in problem.params.items()}
-            record = record_tasks(network, each, batch.data.support_x, batch.data.support_y, terms)
-            own = Covariances.of(record).over_tasks()
-            sums = own if sums is None else sums + own
-        assert sums is not None
+
+        def covariances() -> Iterator[Covariances]:
+            for batch in problem.batching.batches(problem.task_set):
+                each = {
+                    name: p.expand(len(batch.rows), *p.shape) for name, p in problem.params.items()
+                }
+                support = (batch.data.support_x, batch.data.support_y)
+                yield Covariances.of(record_tasks(network, each, *support, terms)).over_tasks()
+
+        sums = Covariances.total(covariances())
         like = next(iter(problem.params.values()))
         return Bases.of(network, sums, like).arrays()
 

@@ -10,14 +10,16 @@ from torch import Tensor
 from torch.func import grad, jvp, vmap
 
 from metaaudit.bilevel.batch import TaskBatch, TaskTensors
-from metaaudit.bilevel.inner.base import InnerInverse, InnerProblem, InnerReport, State, at
+from metaaudit.bilevel.inner.base import InnerInverse, InnerProblem, InnerReport, State, at, task_of
 from metaaudit.bilevel.objective import Objective
 from metaaudit.errors import ConfigError
-from metaaudit.linalg import MatVec, cg, materialise
+from metaaudit.linalg import MatVec, cg
 from metaaudit.models import Layout, Params
 
 DENSE_LIMIT = 1 << 28
 """Numbers that dense inverses may have, over all tasks: 2 GiB."""
+COLUMNS = 16
+"""Columns of a dense Hessian at once; more are slower on a CPU."""
 
 
 def inner_hessian(objective: Objective, batch: TaskBatch, theta: Params, rho: float) -> MatVec:
@@ -102,17 +104,14 @@ class DenseInverse(InnerInverse):
                 f"at most {DENSE_LIMIT:.0e} numbers",
                 "use ggn, cg or ekfac",
             )
-        operator = inner_hessian(problem.objective, batch, theta, problem.rho)
-        like = next(iter(theta.values()))
-        rows = materialise(
-            lambda units: torch.stack(
-                [operator(unit.expand(len(batch.rows), -1)) for unit in units]
-            ).flatten(1),
-            size,
-            like=like,
+        # One task at a time, many columns at once: its own point is then shared by all of them.
+        matrix = torch.stack(
+            [
+                _dense_hessian(problem, *task_of(theta, batch.data, k))
+                for k in range(len(batch.rows))
+            ]
         )
-        matrix = rows.reshape(size, len(batch.rows), size).transpose(0, 1)
-        matrix = (matrix + matrix.mT) / 2
+        matrix.diagonal(dim1=-2, dim2=-1).add_(problem.rho)
         definite = torch.linalg.cholesky_ex(matrix).info == 0
         return {"inverse": torch.linalg.inv(matrix), "definite": definite}
 
@@ -124,3 +123,17 @@ class DenseInverse(InnerInverse):
         """See ``InnerInverse.apply``."""
         inverse = at(self.inverse, batch.rows)
         return (inverse @ vectors.to(inverse)[..., None]).squeeze(-1)
+
+
+def _dense_hessian(problem: InnerProblem, theta: Params, data: TaskTensors) -> Tensor:
+    """The Hessian of one task's inner loss, ``[n_params, n_params]``, float64."""
+    layout = problem.layout
+    gradient = grad(lambda theta: problem.objective.support_loss(theta, data))
+
+    def column(unit: Tensor) -> Tensor:
+        found: Params = jvp(gradient, (theta,), (layout.unflatten(unit, theta),))[1]
+        return layout.flatten(found)
+
+    units = torch.eye(layout.size, device=problem.batching.device)
+    matrix = vmap(column, chunk_size=COLUMNS)(units).double()
+    return (matrix + matrix.mT) / 2

@@ -19,7 +19,7 @@ from torch.func import hessian, jvp, vmap
 from torch.nn import functional
 
 from metaaudit.bilevel.batch import TaskBatch, TaskTensors
-from metaaudit.bilevel.inner.base import InnerInverse, InnerProblem, State, at
+from metaaudit.bilevel.inner.base import InnerInverse, InnerProblem, State, at, task_of
 from metaaudit.bilevel.objective import Objective
 from metaaudit.models import Layout, Params, pullback
 
@@ -57,7 +57,7 @@ class GaussNewtonInverse(InnerInverse):
             return jacobian.double() @ jacobian.double().T
 
         # One task at a time: V of a task is larger than all else here.
-        grams = torch.stack([gram(*_task(theta, batch.data, k)) for k in range(len(batch.rows))])
+        grams = torch.stack([gram(*task_of(theta, batch.data, k)) for k in range(len(batch.rows))])
         grams.diagonal(dim1=-2, dim2=-1).add_(problem.rho)
         classes = grams.shape[-1] // batch.data.support_y.shape[1]
         most = classes * max(len(task.support) for task in problem.task_set.tasks)
@@ -79,7 +79,7 @@ class GaussNewtonInverse(InnerInverse):
 
             outputs, pull = pullback(forward, theta)
             factor = _weight(self.objective, outputs, data)
-            seen = _times(factor, jvp(forward, (theta,), (vector,))[1], transposed=True)
+            seen = _times(factor, jvp(forward, (theta,), (vector,))[1])
             rows = seen.numel()
             solved = torch.cholesky_solve(
                 seen.double().reshape(-1, 1), cholesky[:rows, :rows]
@@ -92,22 +92,20 @@ class GaussNewtonInverse(InnerInverse):
 
 
 def _weight(objective: Objective, outputs: Tensor, data: TaskTensors) -> Tensor:
-    """``S [n, classes, terms]`` with ``S S^T`` the Hessian of the mean loss on each output."""
+    """``S [n, classes, classes]``, symmetric, ``S^2`` the mean loss's Hessian on each output.
+
+    The symmetric root is unique: another one could differ between two computations.
+    """
 
     def loss(one: Tensor, label: Tensor) -> Tensor:
         return objective.loss(one[None], label[None]).squeeze(0)
 
     curvature = vmap(hessian(loss))(outputs.double(), data.support_y) / len(outputs)
     values, vectors = torch.linalg.eigh(curvature)
-    root: Tensor = vectors * functional.relu(values).sqrt()[:, None, :]
+    root: Tensor = (vectors * functional.relu(values).sqrt()[:, None, :]) @ vectors.mT
     return root.to(outputs)
 
 
-def _times(factor: Tensor, values: Tensor, *, transposed: bool = False) -> Tensor:
-    """``S`` or ``S^T`` times ``values [*, n, classes]``, instance by instance."""
-    factor = factor.mT if transposed else factor
+def _times(factor: Tensor, values: Tensor) -> Tensor:
+    """``S`` times ``values [*, n, classes]``, instance by instance."""
     return (factor @ values[..., None]).squeeze(-1)
-
-
-def _task(theta: Params, data: TaskTensors, k: int) -> tuple[Params, TaskTensors]:
-    return {name: p[k] for name, p in theta.items()}, TaskTensors(*(part[k] for part in data))

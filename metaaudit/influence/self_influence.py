@@ -1,0 +1,78 @@
+"""Self-influence: how much an instance counts for its own loss, by EK-FAC.
+
+``g^T (F + damping)^-1 g`` with the gradient ``g`` of the instance's loss at its task's adapted
+parameters and ``F`` by EK-FAC over all support and query instances, each at its own task's. A
+large value is an instance that only itself explains, which a wrong label often is (Koh and Liang,
+2017).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from metaaudit.bilevel import Adaptation, Advance
+from metaaudit.curvature import (
+    Bases,
+    Covariances,
+    Factors,
+    Network,
+    Record,
+    corrected,
+    fisher_terms,
+    record_tasks,
+    summed,
+)
+from metaaudit.inputs.task_set import Ints
+
+
+def self_influence(
+    adaptation: Adaptation, network: Network, advance: Advance = lambda _: None
+) -> npt.NDArray[np.float64]:
+    """Self-influence of every instance.
+
+    The Fisher matrix is the empirical one, whose gradients are needed anyway, and its damping the
+    heuristic one, a tenth of each layer's mean eigenvalue.
+
+    Args:
+        adaptation: The tasks and their adaptation.
+        network: The layers.
+        advance: Told of progress.
+
+    Returns:
+        ``[n_instances]``, in the task set's order of instances.
+    """
+    sums = Covariances.total(
+        Covariances.of(record).over_tasks() for _, record in _records(adaptation, network)
+    )
+    bases = Bases.of(network, sums, next(iter(adaptation.params.values())))
+    squares = summed(
+        {path: values.sum(0) for path, values in bases.squares(record).items()}
+        for _, record in _records(adaptation, network)
+    )
+    factors = Factors(network, bases, corrected(squares, sums.count))
+    inverse = factors.inverse_eigenvalues("heuristic")
+    result = np.empty(adaptation.task_set.n_instances)
+    for position, (instances, record) in enumerate(_records(adaptation, network)):
+        result[instances] = factors.quadratic(inverse, record).double().cpu().numpy()
+        advance(position % 2 * len(instances))  # each batch comes twice, support and query
+    return result
+
+
+def _records(adaptation: Adaptation, network: Network) -> Iterator[tuple[Ints, Record]]:
+    """The gradients of the support sets and of the query sets, and whose they are."""
+    loss = adaptation.objective.loss
+    terms = fisher_terms(lambda outputs, labels: loss(outputs, labels).mean(), "empirical")
+    for batch in adaptation.batches():
+        theta = {name: p.detach() for name, p in adaptation.linearise(batch).theta.items()}
+        data, n = batch.data, batch.data.support_y.shape[1]
+        yield (
+            batch.instances[:, :n],
+            record_tasks(network, theta, data.support_x, data.support_y, terms),
+        )
+        yield (
+            batch.instances[:, n:],
+            record_tasks(network, theta, data.query_x, data.query_y, terms),
+        )
