@@ -6,14 +6,18 @@ import torch
 
 from metaaudit.bilevel import (
     Batching,
+    InnerMethod,
+    InnerProblem,
     Objective,
     TotalHessian,
     Unrolled,
     total_gradients,
     weight_derivatives,
 )
-from metaaudit.config.schema import Conv4Config, MislabelConfig
+from metaaudit.config.schema import Conv4Config, InfluenceConfig, InnerConfig, MislabelConfig
+from metaaudit.curvature import Network
 from metaaudit.demo.digits import digit_tasks
+from metaaudit.influence import self_influence
 from metaaudit.labelnoise import cross_fit
 from metaaudit.learners import MAML
 from metaaudit.models import Layout, build_model
@@ -31,13 +35,27 @@ def everything(device):
     model = build_model(config, input_shape=(1, 8, 8), ways=3).to(device, torch.float64)
     objective, params = Objective(model, MAML(0.1, 2)), model.initial()
     batching = Batching(3, device, torch.float64)
+    unrolled = Unrolled(objective, params, task_set, batching)
     u = torch.ones(Layout.of(params).size, dtype=torch.float64, device=device)
+    network = Network.of(model.module, torch.zeros(2, 1, 8, 8, dtype=torch.float64, device=device))
     return [
-        total_gradients(Unrolled(objective, params, task_set, batching)).gradients,
-        TotalHessian(Unrolled(objective, params, task_set, batching))(u[None]).cpu().numpy(),
-        weight_derivatives(Unrolled(objective, params, task_set, batching), u),
+        total_gradients(unrolled).gradients,
+        TotalHessian(unrolled)(u[None]).cpu().numpy(),
+        weight_derivatives(unrolled, u),
+        self_influence(unrolled, network),
         cross_fit(objective, params, task_set, batching, MislabelConfig(folds=3)),
+        *(
+            total_gradients(
+                implicit(InnerProblem(*vars(unrolled).values(), 1.0), kind, network)
+            ).gradients
+            for kind in ("ekfac", "ggn", "cg", "dense")
+        ),
     ]
+
+
+def implicit(problem, inverse, network):
+    config = InfluenceConfig(derivative="implicit", inner=InnerConfig(inverse=inverse))
+    return InnerMethod(config, network).implicit(problem)
 
 
 def test_cuda_agrees_with_the_cpu():

@@ -88,6 +88,7 @@ def convergence(
     name: str,
     worst: Sequence[float],
     histories: Sequence[Sequence[float]],
+    given_up: Sequence[Sequence[float]],
     tolerance: float | None,
 ) -> str:
     """Relative residuals per iteration: thin lines, a thick one in front, a dashed tolerance.
@@ -97,10 +98,13 @@ def convergence(
         worst: The largest residual, the initial one first.
         histories: The residuals of each target; the ``MAX_LINES`` with the largest at the end are
             drawn.
+        given_up: The largest residuals of earlier solves, which another one replaced; dotted.
         tolerance: Where a target is done.
     """
 
     def draw(axes: Axes) -> None:
+        for earlier in given_up:
+            axes.plot(range(len(earlier)), earlier, color=_TEXT, linestyle=":", linewidth=1.2)
         order = np.argsort([history[-1] for history in histories], kind="stable")  # NaN is last
         for history in (histories[row] for row in order[-MAX_LINES:]):
             steps = _thinned(len(history))

@@ -77,7 +77,9 @@ def _charts(run: SavedRun, solve: SolveView) -> dict[str, Markup]:
     }
     if solve.worst:
         tolerance: float | None = run.manifest["solver"]["tolerance"]
-        drawn["solver"] = charts.convergence("solver", solve.worst, solve.histories, tolerance)
+        drawn["solver"] = charts.convergence(
+            "solver", solve.worst, solve.histories, solve.given_up, tolerance
+        )
     # Not escaped, so a chart must never hold text from the run.
     return {name: Markup(svg) for name, svg in drawn.items()}
 

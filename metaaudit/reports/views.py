@@ -78,6 +78,7 @@ class SolveView:
         worst: Largest relative residual per iteration, the initial one first; empty for a solver
             that does not iterate.
         histories: Relative residuals of each target; empty in runs of earlier versions.
+        given_up: Largest relative residuals of earlier solves, which another one replaced.
         median_iterations: Over the targets.
         most_iterations: Of a target.
         residual: The largest at the end; not finite where unknown.
@@ -85,6 +86,7 @@ class SolveView:
 
     worst: list[float]
     histories: list[list[float]]
+    given_up: list[list[float]]
     median_iterations: float
     most_iterations: int
     residual: float
@@ -115,6 +117,7 @@ class Views:
         return SolveView(
             worst=worst,
             histories=[history for history in histories if history],
+            given_up=[_numbers(one["residual_history"]) for one in solver.get("attempts", [])[:-1]],
             median_iterations=statistics.median(iterations),
             most_iterations=max(iterations),
             residual=float(np.max(residuals, initial=-math.inf)),

@@ -18,12 +18,14 @@ import torch
 from omniglot_problem import arguments as shared_arguments
 from omniglot_problem import load, spearman
 from torch import Tensor
+from torch.func import vmap
 
 from metaaudit.bilevel import (
     Adaptation,
     Adjoint,
     AdjointSolver,
     InnerMethod,
+    TaskBatch,
     TotalHessian,
     Unrolled,
     outer_bases,
@@ -34,7 +36,7 @@ from metaaudit.config.schema import InfluenceConfig
 from metaaudit.curvature import Factors, fisher_terms
 from metaaudit.influence import task_influence
 from metaaudit.inputs.task_set import TaskSet
-from metaaudit.linalg import lanczos, materialise, suggested_damping
+from metaaudit.linalg import lanczos, suggested_damping
 from metaaudit.loading import Problem
 from metaaudit.models import Params
 
@@ -73,7 +75,7 @@ class Case:
         exact = TotalHessian(self.train)
         self.spectrum = lanczos(exact, self.targets)
         self.damping = suggested_damping(self.spectrum, DELTA)
-        self.matrix = materialise(exact, self.targets.shape[1], like=self.targets)
+        self.matrix = dense(self.train, self.targets.shape[1])
         self.reference = self._influence_of(self._dense(self.matrix))
 
     def form(self, form: str) -> dict[str, Any]:
@@ -159,6 +161,19 @@ class Case:
         bases = outer_bases(self.train, network, terms)
         sizes = self.train.task_set.query_sizes
         return outer_factors(network, bases, self.gradients, sizes)
+
+
+def dense(adaptation: Adaptation, size: int) -> Tensor:
+    """The exact total Hessian, several columns at once."""
+    total = torch.zeros(size, size, dtype=torch.float64)
+    for batch in adaptation.batches():
+
+        def column(unit: Tensor, batch: TaskBatch = batch) -> Tensor:
+            tangent = adaptation.layout.unflatten(unit, adaptation.params)
+            return adaptation.layout.flatten(adaptation.hessian_product(batch, tangent))
+
+        total += vmap(column, chunk_size=8)(torch.eye(size)).double()
+    return total / len(adaptation.task_set)
 
 
 def adaptation(problem: Problem, params: Params, task_set: TaskSet, derivative: str) -> Adaptation:
