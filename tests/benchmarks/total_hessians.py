@@ -49,11 +49,15 @@ PROBES = 16
 def main() -> None:
     parser = shared_arguments(__doc__.splitlines()[0])
     parser.add_argument("--derivative", choices=["unrolled", "implicit"], default="unrolled")
+    parser.add_argument("--ablation-only", action="store_true", help="the solvers alone")
     parser.add_argument("--tolerance", type=float, default=1e-4)
     args = parser.parse_args()
     problem, params = load(args)
     case = Case(problem, params, args.derivative, args.tolerance)
     print(json.dumps({"damping": case.damping, "ritz": vars(case.spectrum)}, indent=2))
+    if args.ablation_only:
+        print(json.dumps({"exact form": case.ablation()}, indent=2))
+        return
     print(json.dumps({"forms": {form: case.form(form) for form in FORMS}}, indent=2))
     direct = {kind: case.direct(kind) for kind in ("task-fisher", "ekfac")}
     print(json.dumps({"direct": direct}, indent=2))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
+from typing import Any, get_args
 
 import pytest
 
 from metaaudit.config import Config, load_config, template_text
-from metaaudit.config.schema import FactoryConfig, OmniglotConfig
+from metaaudit.config.schema import SOLVERS, FactoryConfig, InfluenceConfig, OmniglotConfig
 from metaaudit.config.strict_yaml import parse_yaml
 from metaaudit.errors import ConfigError
 
@@ -44,6 +46,19 @@ BAD_OVERRIDES = [
     ("influence.solver=cg", ["'cg' does not solve curvature 'task-fisher'"]),
     ("influence.fdr=1", ["got 1", "a number below 1"]),
     ("learner.name=mml", ["got 'mml'", "did you mean 'maml'?"]),
+    ("learner.name=imaml", ["imaml needs proximity", "try proximity: 1.0"]),
+    ("learner.proximity=1", ["proximity is a key of learner imaml, not of maml"]),
+    ("learner.tolerance=1e-3", ["tolerance is a key of learner imaml, not of maml"]),
+    ("influence.derivative=implicite", ["'unrolled' or 'implicit'", "did you mean 'implicit'?"]),
+    ("influence.inner.inverse=ggn", ["inner is for derivative 'implicit'"]),
+    ("influence.inner.invers=ggn", ["influence.inner.invers: unknown key", "'inverse'?"]),
+    ("influence.inner.inverse=kfac", ["'ekfac', 'ggn', 'cg' or 'dense'"]),
+    ("influence.inner.basis=each", ["'task' or 'shared'"]),
+    ("influence.inner.proximity=0", ["'auto' or a number above 0"]),
+    ("influence.fisher=false", ["got false", "'true' or 'empirical'"]),
+    ("influence.fisher=mc", ["got 'mc'", "'true' or 'empirical'"]),
+    ("influence.curvature=fisher", ["did you mean 'task-fisher'?"]),
+    ("influence.preconditioner=kfac", ["did you mean 'ekfac'?"]),
     ("learner={inner_lrr: 1, steps: 1}", ["inner_lrr", "'inner_lr'?", "(and 1 more)"]),
     ("learner.inner_lr=.inf", ["got inf", "a finite number"]),
     ("training.epochs='5'", ["training.epochs: got '5'", "a whole number"]),
@@ -67,6 +82,39 @@ BAD_OVERRIDES = [
     ("training.seed=!!python/object/apply:os.getcwd []", ["not supported"]),
     ('checkpoint="\\ud800"', ["'\\ud800' is no valid str"]),
     ('checkpoint="a\\0b"', ["'a\\x00b' is no valid str"]),
+]
+
+BAD_COMBINATIONS = [
+    (
+        "learner.name=fomaml learner.proximity=1",
+        "proximity is a key of learner imaml, not of fomaml",
+    ),
+    ("learner.name=imaml learner.proximity=0", "a number above 0"),
+    ("influence.curvature=ekfac influence.solver=cg", "expected one of auto, ekfac"),
+    ("influence.curvature=ggn influence.solver=dual", "expected one of auto, cg, neumann, dense"),
+    (
+        "influence.curvature=exact influence.solver=ekfac",
+        "'ekfac' does not solve curvature 'exact'",
+    ),
+    ("influence.preconditioner=ekfac", "preconditioner 'ekfac' is for solver 'cg'"),
+    ("influence.preconditioner=ekfac influence.curvature=ekfac", "is for solver 'cg'"),
+    (
+        "influence.preconditioner=ekfac influence.curvature=exact influence.solver=dense",
+        "is for solver 'cg'",
+    ),
+    (
+        "influence.preconditioner=ekfac influence.curvature=exact influence.method=dot",
+        "is for solver 'cg'",
+    ),
+]
+
+GOOD_COMBINATIONS = [
+    "learner.name=imaml learner.proximity=0.5 learner.tolerance=1e-6",
+    "influence.derivative=implicit influence.inner.inverse=ggn influence.inner.proximity=2",
+    "influence.derivative=implicit influence.inner.basis=shared influence.fisher=empirical",
+    "influence.curvature=ekfac influence.solver=ekfac",
+    "influence.curvature=exact influence.preconditioner=ekfac",
+    "influence.curvature=gamma influence.solver=neumann influence.preconditioner=ekfac",
 ]
 
 BAD_FILES = [
@@ -112,6 +160,47 @@ def test_bad_override_gives_one_line(tmp_path: Path, override: str, parts: list[
     with pytest.raises(ConfigError) as caught:
         load_config(write(tmp_path, MINIMAL), [override])
     check_message(caught.value, parts)
+
+
+@pytest.mark.parametrize(("overrides", "part"), BAD_COMBINATIONS)
+def test_what_does_not_go_together_gives_one_line(
+    tmp_path: Path, overrides: str, part: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(write(tmp_path, MINIMAL), overrides.split())
+    check_message(caught.value, [part])
+
+
+@pytest.mark.parametrize("overrides", GOOD_COMBINATIONS)
+def test_what_goes_together_is_read(tmp_path: Path, overrides: str) -> None:
+    config = load_config(write(tmp_path, MINIMAL), overrides.split())
+    for override in overrides.split():
+        dotted, _, value = override.partition("=")
+        found: Any = config
+        for name in dotted.split("."):
+            found = getattr(found, name)
+        assert found == parse_yaml(f"key: {value}", "f").value["key"]
+
+
+@pytest.mark.parametrize("curvature", SOLVERS)
+def test_each_curvature_takes_its_solvers_and_no_other(tmp_path: Path, curvature: str) -> None:
+    path = write(tmp_path, MINIMAL)
+    accepted = set()
+    for solver in get_args(InfluenceConfig.model_fields["solver"].annotation):
+        with contextlib.suppress(ConfigError):
+            load_config(path, [f"influence.curvature={curvature}", f"influence.solver={solver}"])
+            accepted.add(solver)
+    assert accepted == set(SOLVERS[curvature])
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("true", "true"), ("'true'", "true"), ("empirical", "empirical")]
+)
+def test_true_is_a_fisher_matrix_with_and_without_quotes(
+    tmp_path: Path, text: str, value: str
+) -> None:
+    path = write(tmp_path, MINIMAL + f"influence: {{fisher: {text}}}\n")
+    assert load_config(path).influence.fisher == value
 
 
 @pytest.mark.parametrize("override", ["influence.dampng=1", "model.name=conv5", "training.lr=a"])

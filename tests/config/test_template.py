@@ -63,6 +63,29 @@ def test_commented_alternatives_are_valid(tmp_path: Path, kind: str) -> None:
     defaults(load_config(path))
 
 
+def with_commented_keys() -> str:
+    """The template with the keys that are commented within a section."""
+    return re.sub(r"^  # (?= *\w+: )", "  ", template_text(), flags=re.MULTILINE)
+
+
+def test_commented_keys_equal_the_defaults_and_are_all_there(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(with_commented_keys(), encoding="utf-8")
+    config = load_config(path)
+    defaults(config)
+    for section in (config.learner, config.influence.inner):
+        assert section.model_fields_set == set(type(section).model_fields)
+
+
+def test_commented_keys_are_valid_for_what_they_belong_to(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(with_commented_keys(), encoding="utf-8")
+    asked = ["learner.name=imaml", "learner.proximity=1.0", "influence.derivative=implicit"]
+    config = load_config(path, asked)
+    assert config.learner.proximity == 1.0
+    assert config.influence.inner == schema.InnerConfig()
+
+
 def test_template_is_never_overwritten(tmp_path: Path) -> None:
     path = write_template(tmp_path)
     path.write_text("mine")
