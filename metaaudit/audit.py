@@ -144,12 +144,16 @@ class Audit:
             mislabeled=noise.mislabeled,
         )
         warnings = [*stages.weights.warnings, *stages.cache.warnings]
+        unsolved = [
+            *(f"training tasks: {line}" for line in inner_warnings(config, train)),
+            *(f"evaluation tasks: {line}" for line in inner_warnings(config, held_out)),
+        ]
         manifest = {
             **provenance(problem, stages.weights, stages.cache),
             "evaluation": evaluation(problem.evaluation, targets),
             "inner": inner(config, train),
             "solver": solver(config, adjoint, scale, self._target_ids()),
-            "warnings": [*warnings, *inner_warnings(config, train), *adjoint.warnings],
+            "warnings": [*warnings, *unsolved, *adjoint.warnings],
         }
         return scores, manifest
 

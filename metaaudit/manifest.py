@@ -93,27 +93,28 @@ def inner_warnings(config: Config, adaptation: Adaptation) -> list[str]:
     summary = inner(config, adaptation)
     if summary is None:
         return []
-    found = []
-    largest, learner = summary["stationarity"]["largest"], config.learner
+    found: list[str] = []
+    learner = config.learner
+    proximity = "learner.proximity" if learner.proximity else "influence.inner.proximity"
+    remedy = f"raise {proximity}, or use influence.inner.inverse: ggn"
+    largest = summary["stationarity"]["largest"]
     # Twice: the tolerance is on the norm in single precision.
     if learner.name == "imaml" and largest > 2 * learner.tolerance:
         found.append(
             "the inner problem was not solved for every task (relative gradient up to "
-            f"{largest:.1e}): raise learner.steps or learner.proximity, or lower learner.inner_lr"
+            f"{largest:.1e}): raise learner.steps or {proximity}; with ReLU its solution may lie "
+            "on a kink, where no gradient is small"
         )
     if summary["indefinite_tasks"]:
         found.append(
             f"the inner Hessian of {summary['indefinite_tasks']} tasks is not positive definite: "
-            "raise influence.inner.proximity, or use influence.inner.inverse: ggn"
+            f"{remedy}"
         )
     solves = summary["solves"]
     if solves and solves["not_converged"]:
-        found.append(
-            f"{solves['not_converged']} of {solves['solves']} inner solves did not converge "
-            f"({solves['negative_curvature']} met negative curvature; worst relative residual "
-            f"{solves['residual']:.1e}): raise influence.inner.proximity, or use "
-            "influence.inner.inverse: ggn"
-        )
+        negative = ", having met negative curvature" if solves["negative_curvature"] else ""
+        # How many is in the manifest: it depends on what the cache holds.
+        found.append(f"inner solves did not converge{negative}: {remedy}")
     return found
 
 
@@ -135,7 +136,7 @@ def solver(
         "targets": [],
         "residual_history": _finite(solution.worst_history) if solution else [],
         "attempts": [_attempt(attempt) for attempt in adjoint.attempts],
-        "smallest_ritz": adjoint.spectrum.smallest if adjoint.spectrum else None,
+        "smallest_ritz": _finite([adjoint.spectrum.smallest])[0] if adjoint.spectrum else None,
         "curvature_scale": None,
     }
     if solution:

@@ -9,7 +9,7 @@ from metaaudit.config import Config
 from metaaudit.console import Messages
 from metaaudit.errors import CheckpointError, is_interrupt
 from metaaudit.loading import prepare
-from metaaudit.manifest import evaluation
+from metaaudit.manifest import evaluation, inner_warnings
 from metaaudit.training import MetaTrainer, TrainingFiles, TrainingState
 
 
@@ -73,6 +73,9 @@ def run(config: Config, messages: Messages, *, resume: bool, overwrite: bool) ->
                 messages.say(f"{files.checkpoint} has the last whole epoch; go on with --resume")
             raise
     with messages.stage("evaluate", len(problem.evaluation)) as advance:
-        found = total_gradients(problem.as_trained(state.params, problem.evaluation), advance)
+        adaptation = problem.as_trained(state.params, problem.evaluation)
+        found = total_gradients(adaptation, advance)
+    for line in inner_warnings(config, adaptation):
+        messages.warn(line)
     measured = evaluation(problem.evaluation, found)
     return Trained(files, state.epoch, measured["mean_accuracy"], measured["mean_loss"])

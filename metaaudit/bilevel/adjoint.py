@@ -189,7 +189,10 @@ class AdjointSolver:
             if self.config.damping != "auto" or damping > MOST_RAISED * first:
                 break
             more = suggested_damping(spectrum, self._shift(damping))
-            damping = max(damping + more, RAISE * damping)
+            raised = max(damping + more, RAISE * damping)
+            if not raised > damping:  # no curvature at all, and none to go by
+                break
+            damping = raised
             attempts += self._attempts(targets, damping)
         return attempts, spectrum
 
@@ -258,9 +261,10 @@ def auto_damping(factor: Tensor) -> float:
 
 def _warnings(attempts: list[Attempt], spectrum: Spectrum | None, delta: float) -> tuple[str, ...]:
     last, first = attempts[-1], attempts[0]
+    instead = "; solved by CG instead" if last.solution.solver == "cg" else ""
     found = [
         f"Neumann diverged (relative residual {max(one.solution.residual):.1e} after "
-        f"{max(one.solution.iterations)} terms: an eigenvalue is negative); solved by CG instead"
+        f"{max(one.solution.iterations)} terms: an eigenvalue is negative){instead}"
         for one in attempts
         if one is not last and one.solution.solver == "neumann"
     ]

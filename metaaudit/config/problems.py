@@ -60,7 +60,8 @@ def first_problem(error: ValidationError, document: Document, name: str) -> Conf
     if len(paths) > 1:
         remedy = f"{remedy} (and {len(paths) - 1} more)".lstrip()
     path = (*paths[0], *_kind_key(by_path[paths[0]][0]))
-    where = f"{_origin(document, path, name)}: {'.'.join(map(str, path))}"
+    origin = _origin(document, path, name)
+    where = f"{origin}: {'.'.join(map(str, path))}" if path else origin  # else of two sections
     return ConfigError(where, what, expected, remedy)
 
 

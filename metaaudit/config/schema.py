@@ -215,6 +215,12 @@ class InnerConfig(Section):
     basis: Literal["task", "shared"] = "task"
     proximity: Literal["auto"] | PositiveFloat = "auto"
 
+    @model_validator(mode="after")
+    def _basis_is_of_ekfac(self) -> InnerConfig:
+        if self.basis == "shared" and self.inverse != "ekfac":
+            raise ValueError(f"basis 'shared' is for inverse 'ekfac', not '{self.inverse}'")
+        return self
+
 
 Fisher = Annotated[
     Literal["true", "empirical"],
@@ -356,6 +362,14 @@ class Config(Section):
     influence: InfluenceConfig = InfluenceConfig()
     mislabel: MislabelConfig = MislabelConfig()
     compute: ComputeConfig = ComputeConfig()
+
+    @model_validator(mode="after")
+    def _imaml_has_its_own_proximity(self) -> Config:
+        if self.learner.name == "imaml" and self.influence.inner.proximity != "auto":
+            raise ValueError(
+                "influence.inner.proximity is that of the learner imaml; change learner.proximity"
+            )
+        return self
 
 
 TAGGED: dict[str, dict[str, type[Section]]] = {

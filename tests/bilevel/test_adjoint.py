@@ -245,6 +245,11 @@ def test_automatic_damping_rises_over_negative_curvature(solver, delta):
     )
 
 
+def test_automatic_damping_of_no_curvature_at_all_ends():
+    adjoint = known(torch.zeros(5), gradient_scale=0.0).solve(torch.ones(1, 5))
+    assert adjoint.damping == 0.0 and not adjoint.solution.converged
+
+
 def test_nothing_is_raised_where_the_curvature_is_positive():
     adjoint = known(POSITIVE).solve(TARGETS)
     assert adjoint.solution.converged and adjoint.warnings == ()

@@ -86,6 +86,15 @@ BAD_OVERRIDES = [
 
 BAD_COMBINATIONS = [
     (
+        "influence.derivative=implicit influence.inner.inverse=ggn influence.inner.basis=shared",
+        "basis 'shared' is for inverse 'ekfac', not 'ggn'",
+    ),
+    (
+        "learner.name=imaml learner.proximity=1 influence.derivative=implicit "
+        "influence.inner.proximity=2",
+        "influence.inner.proximity is that of the learner imaml; change learner.proximity",
+    ),
+    (
         "learner.name=fomaml learner.proximity=1",
         "proximity is a key of learner imaml, not of fomaml",
     ),
