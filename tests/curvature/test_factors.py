@@ -157,7 +157,7 @@ def test_heuristic_damping_is_a_tenth_of_the_mean_of_the_layer():
 def test_negative_damping_is_refused(damping):
     factors = Fitted("linear").factors
     positive = {path: values + 1 for path, values in factors.eigenvalues.items()}
-    with pytest.raises(ConfigError, match=rf"^damping: {damping} is negative"):
+    with pytest.raises(ConfigError, match=rf"^damping: is {damping}; expected a number"):
         replace(factors, eigenvalues=positive).inverse_eigenvalues(damping)
 
 
