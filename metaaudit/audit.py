@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from metaaudit.bilevel import (
+    FORMS,
     Adaptation,
     Adjoint,
     AdjointSolver,
@@ -29,8 +30,6 @@ from metaaudit.manifest import evaluation, inner, inner_warnings, measurements, 
 from metaaudit.runs.atomic import check_new, new_folder
 from metaaudit.runs.scores import Scores, write_run
 from metaaudit.stages import Stages, check_finite
-
-FORMS = ("exact", "ggn", "gamma", "instance-fisher")
 
 
 def run(config: Config, folder: Path, messages: Messages) -> None:

@@ -76,8 +76,8 @@ class Stages:
         """The total Hessian in the Kronecker eigenbasis."""
         network, task_set = self.network, adaptation.task_set
         assert network is not None
-        loss, fisher = self.problem.objective.loss, self.problem.config.influence.fisher
-        terms = fisher_terms(lambda outputs, labels: loss(outputs, labels).mean(), fisher)
+        problem = self.problem
+        terms = fisher_terms(problem.objective.mean_loss, problem.config.influence.fisher)
 
         def compute(advance: Advance) -> Arrays:
             found = outer_bases(adaptation, network, terms, advance).arrays()

@@ -11,11 +11,12 @@ from metaaudit.bilevel.objective import Objective, cross_entropy, over_tasks, un
 from metaaudit.bilevel.outer_ekfac import outer_bases, outer_factors
 from metaaudit.bilevel.progress import Advance
 from metaaudit.bilevel.total_gradient import TaskGradients, batch_gradients, total_gradients
-from metaaudit.bilevel.total_hessian import TotalHessian
+from metaaudit.bilevel.total_hessian import FORMS, TotalHessian
 from metaaudit.bilevel.unrolled import Unrolled
 from metaaudit.bilevel.weight_derivative import weight_derivatives
 
 __all__ = [
+    "FORMS",
     "Adaptation",
     "Adjoint",
     "AdjointSolver",

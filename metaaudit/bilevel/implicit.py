@@ -29,8 +29,7 @@ from torch.func import grad, jvp, vmap
 
 from metaaudit.bilevel.adaptation import Adaptation, Linearised
 from metaaudit.bilevel.batch import TaskBatch, TaskTensors
-from metaaudit.bilevel.inner.base import InnerInverse
-from metaaudit.inputs.task_set import Ints
+from metaaudit.bilevel.inner.base import InnerInverse, at
 from metaaudit.models import Params
 
 
@@ -74,7 +73,7 @@ class Implicit(Adaptation):
         def pull(cotangents: Params) -> Params:
             return self._params(self.rho * self._inverse(batch, self.layout.flatten(cotangents)))
 
-        return Linearised(self._params(self._rows(self.theta, batch.rows)), pull)
+        return Linearised(self._params(at(self.theta, batch.rows)), pull)
 
     def push(self, batch: TaskBatch, tangent: Params) -> Params:
         """See ``Adaptation.push``; ``rho B`` is symmetric."""
@@ -89,7 +88,7 @@ class Implicit(Adaptation):
         """See ``Adaptation.weight_derivatives``."""
         q = self._pushed(batch, tangent)
         r = self._inverse(batch, self._bent(batch, q))
-        parts = (self._rows(self.theta, batch.rows), q, r, self._solved(batch))
+        parts = (at(self.theta, batch.rows), q, r, self._solved(batch))
         theta, along_q, along_r, x = map(self._params, parts)
         derivatives: Tensor = vmap(self._instance_derivatives)(
             theta, along_q, along_r, x, batch.data
@@ -104,7 +103,7 @@ class Implicit(Adaptation):
     def _solved(self, batch: TaskBatch) -> Tensor:
         """``x = B g``: ``[batch, n_params]``."""
         if self.solved is not None:
-            return self._rows(self.solved, batch.rows)
+            return at(self.solved, batch.rows)
         gradient = vmap(grad(self.objective.query_loss))(self.linearise(batch).theta, batch.data)
         return self._inverse(batch, self.layout.flatten(gradient))
 
@@ -122,7 +121,7 @@ class Implicit(Adaptation):
             bend: Params = jvp(inner_product, (theta,), (q,))[1]
             return {name: straight[name] - bend[name] for name in theta}
 
-        parts = (self._rows(self.theta, batch.rows), q, self._solved(batch))
+        parts = (at(self.theta, batch.rows), q, self._solved(batch))
         theta, along, x = map(self._params, parts)
         return self.layout.flatten(vmap(one)(theta, along, x, batch.data))
 
@@ -146,12 +145,8 @@ class Implicit(Adaptation):
         return torch.cat([-through / len(through), direct / len(direct)])
 
     def _inverse(self, batch: TaskBatch, vectors: Tensor) -> Tensor:
-        theta = self._params(self._rows(self.theta, batch.rows))
+        theta = self._params(at(self.theta, batch.rows))
         return self.inverse.apply(batch, theta, vectors).to(self.theta)
 
     def _params(self, flat: Tensor) -> Params:
         return self.layout.unflatten(flat, self.params)
-
-    @staticmethod
-    def _rows(tensor: Tensor, rows: Ints) -> Tensor:
-        return tensor[torch.from_numpy(rows).to(tensor.device)]

@@ -109,8 +109,7 @@ class InnerMethod:
         return self.network
 
     def _terms(self, problem: InnerProblem) -> Terms:
-        loss = problem.objective.loss
-        return fisher_terms(lambda logits, labels: loss(logits, labels).mean(), self.config.fisher)
+        return fisher_terms(problem.objective.mean_loss, self.config.fisher)
 
 
 def _stationarity(problem: InnerProblem, batch: TaskBatch, theta: Params) -> Tensor:

@@ -51,6 +51,10 @@ class Objective:
         """Loss ``[batch]`` of each instance at ``theta``."""
         return self.loss(self.forward(theta, x), y)
 
+    def mean_loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        """Mean loss of a batch, a scalar, from ``outputs [batch, ways]``."""
+        return self.loss(outputs, labels).mean()
+
     def support_loss(self, theta: Params, data: TaskTensors) -> Tensor:
         """The inner loss at unit weights, a scalar: mean over the support."""
         return self.losses(theta, data.support_x, data.support_y).mean()

@@ -25,6 +25,8 @@ _BETWEEN: dict[str, OuterCurvature] = {
     "instance-fisher": instance_fisher,
 }
 
+FORMS = ("exact", *_BETWEEN)
+
 
 @dataclass(frozen=True)
 class TotalHessian:

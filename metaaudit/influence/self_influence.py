@@ -63,8 +63,7 @@ def self_influence(
 
 def _records(adaptation: Adaptation, network: Network) -> Iterator[tuple[Ints, Record]]:
     """The gradients of the support sets and of the query sets, and whose they are."""
-    loss = adaptation.objective.loss
-    terms = fisher_terms(lambda outputs, labels: loss(outputs, labels).mean(), "empirical")
+    terms = fisher_terms(adaptation.objective.mean_loss, "empirical")
     for batch in adaptation.batches():
         theta = {name: p.detach() for name, p in adaptation.linearise(batch).theta.items()}
         data, n = batch.data, batch.data.support_y.shape[1]

@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.func import vmap
 
 from metaaudit.bilevel import (
+    FORMS,
     Adaptation,
     Adjoint,
     AdjointSolver,
@@ -40,7 +41,6 @@ from metaaudit.linalg import lanczos, suggested_damping
 from metaaudit.loading import Problem
 from metaaudit.models import Params
 
-FORMS = ("exact", "ggn", "gamma", "instance-fisher")
 DEPTHS = (5, 10, 20, 50)
 DELTA = 0.005
 PROBES = 16
@@ -160,8 +160,8 @@ class Case:
         return task_influence(self.gradients, directions).mean(axis=1)
 
     def _ekfac(self, problem: Problem) -> Factors:
-        network, loss = problem.layers(), problem.objective.loss
-        terms = fisher_terms(lambda out, y: loss(out, y).mean(), "true")
+        network = problem.layers()
+        terms = fisher_terms(problem.objective.mean_loss, "true")
         bases = outer_bases(self.train, network, terms)
         sizes = self.train.task_set.query_sizes
         return outer_factors(network, bases, self.gradients, sizes)
