@@ -23,10 +23,17 @@ from metaaudit.bilevel import (
 from metaaudit.cache import FactorCache, cache_folder
 from metaaudit.config import Config
 from metaaudit.console import Messages
-from metaaudit.errors import ConfigError
 from metaaudit.influence import harmful_tasks, instance_influence, task_influence
 from metaaudit.loading import load_weights, prepare
-from metaaudit.manifest import evaluation, inner, inner_warnings, measurements, provenance, solver
+from metaaudit.manifest import (
+    evaluation,
+    inner,
+    inner_warnings,
+    measurements,
+    outer_stationarity,
+    provenance,
+    solver,
+)
 from metaaudit.runs.atomic import check_new, new_folder
 from metaaudit.runs.scores import Scores, write_run
 from metaaudit.stages import Stages, check_finite
@@ -114,11 +121,11 @@ class Audit:
         """Runs all stages; returns the scores and the manifest without its measurements."""
         stages, problem = self.stages, self.stages.problem
         config = problem.config
-        train = stages.adaptation("inner problem", problem.train)
+        train = stages.training_adaptation()
         gradients = stages.gradients("gradients", train)
         if isinstance(train, Implicit):
             train = train.with_gradients(stages.tensor(gradients.gradients))
-        held_out = stages.adaptation("evaluation inner problem", problem.evaluation)
+        held_out = stages.evaluation_adaptation()
         targets = stages.gradients("evaluation gradients", held_out)
         adjoint, scale = self._solve(train, gradients, targets)
         by_task = task_influence(stages.tensor(gradients.gradients), adjoint.direction)
@@ -150,6 +157,7 @@ class Audit:
         manifest = {
             **provenance(problem, stages.weights, stages.cache),
             "evaluation": evaluation(problem.evaluation, targets),
+            "outer_gradient": outer_stationarity(config, stages.weights.params, gradients),
             "inner": inner(config, train),
             "solver": solver(config, adjoint, scale, self._target_ids()),
             "warnings": [*warnings, *unsolved, *adjoint.warnings],
@@ -172,7 +180,7 @@ class Audit:
                 hessian = TotalHessian.of(train, influence.curvature)
             solver = AdjointSolver(influence, hessian, own, config.training.weight_decay, ekfac)
             adjoint = solver.solve(rhs)
-            if adjoint.solution is None or influence.curvature == "exact":
+            if adjoint.solution is None or influence.curvature in ("exact", "jacobian"):
                 return adjoint, None
             return adjoint, curvature_scale(exact, solver.approximation, adjoint.mean_direction)
 
@@ -191,20 +199,9 @@ class Audit:
 
 def _prepared(config: Config, messages: Messages) -> Audit:
     """An audit with everything loaded and nothing computed."""
-    _check_learner(config)
     with messages.stage("load"):
         problem = prepare(config)
         weights = load_weights(problem)
         network = problem.layers() if config.influence.uses_ekfac else None
     cache = FactorCache(cache_folder(), say=messages.say)
     return Audit(Stages(problem, weights, cache, messages, network))
-
-
-def _check_learner(config: Config) -> None:
-    if config.learner.name == "fomaml":
-        raise ConfigError(
-            "learner.name",
-            "fomaml can be trained but not scored: it follows a field that is no gradient",
-            "maml",
-            "score the checkpoint as learner.name: maml",
-        )

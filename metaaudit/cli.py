@@ -136,12 +136,19 @@ def init(
 
 @app.command()
 def validate(
-    config: ConfigArgument, overrides: SetOption = None, device: DeviceOption = None
+    config: ConfigArgument,
+    contact_sheet: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(metavar="PNG", help="Write a picture of a few tasks, as the model sees them."),
+    ] = None,
+    overrides: SetOption = None,
+    device: DeviceOption = None,
 ) -> None:
-    """Load everything that a configuration names and say what was found."""
-    from metaaudit.validation import describe
+    """Load everything that a configuration names, try the adaptation, and say what was found."""
+    loaded = _config(config, overrides, device)
+    from metaaudit import validation
 
-    for line in describe(_config(config, overrides, device)):
+    for line in validation.validate(loaded, contact_sheet):
         results().print(line, markup=False, soft_wrap=True)
 
 

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
 from metaaudit.bilevel import (
     Adaptation,
     Batching,
+    FirstOrder,
     InnerMethod,
     InnerProblem,
     Objective,
+    Reptile,
     Unrolled,
 )
 from metaaudit.config import Config
-from metaaudit.config.schema import InfluenceConfig, InnerConfig
+from metaaudit.config.influence import InfluenceConfig, InnerConfig
+from metaaudit.config.learner import FIELD_LEARNERS, ImamlConfig, MamlConfig
 from metaaudit.curvature import Network
-from metaaudit.errors import CheckpointError, ConfigError, TaskSetError
-from metaaudit.inputs.checkpoints import fit_weights, read_checkpoint
+from metaaudit.errors import ConfigError, TaskSetError
+from metaaudit.inputs.checkpoints import Target, fit_weights, read_checkpoint
 from metaaudit.inputs.task_set import TaskSet
 from metaaudit.inputs.tasks import load_tasks
 from metaaudit.learners import build_learner
@@ -46,11 +50,35 @@ class Problem:
     objective: Objective
     batching: Batching
 
+    @cached_property
+    def template(self) -> Params:
+        """Initial meta-parameters, named and shaped as the learner has them."""
+        return self.objective.learner.meta_parameters(self.model.initial())
+
+    @property
+    def follows_field(self) -> bool:
+        """Whether the learner descends along a field that is no gradient."""
+        return self.config.learner.name in FIELD_LEARNERS
+
+    def unrolled(self, params: Params, task_set: TaskSet) -> Adaptation:
+        """Tasks at some meta-parameters, differentiated through the learner's own steps."""
+        return Unrolled(self.objective, params, task_set, self.batching)
+
     def as_trained(self, params: Params, task_set: TaskSet) -> Adaptation:
-        """The adaptation at some meta-parameters, differentiated as the learner is trained."""
+        """Training tasks at some meta-parameters, with what the learner descends along."""
         learner = self.config.learner
-        if learner.proximity is None:
-            return Unrolled(self.objective, params, task_set, self.batching)
+        parts = (self.objective, params, task_set, self.batching)
+        if isinstance(learner, MamlConfig) and learner.name == "reptile":
+            return Reptile(*parts, learner.inner_lr * learner.steps)
+        if learner.name == "fomaml":
+            return FirstOrder(*parts)
+        return self.as_evaluated(params, task_set)
+
+    def as_evaluated(self, params: Params, task_set: TaskSet) -> Adaptation:
+        """Evaluation tasks at some meta-parameters, differentiated as training would."""
+        learner = self.config.learner
+        if not isinstance(learner, ImamlConfig):
+            return self.unrolled(params, task_set)
         method = InnerMethod(
             InfluenceConfig(
                 derivative="implicit",
@@ -83,11 +111,13 @@ class Weights:
     Attributes:
         params: The weights, on the device and in the precision of the problem.
         sha256: Of the file.
+        mapping: Lines that say which tensor of the file is which parameter, a summary first.
         warnings: One line for each way in which the checkpoint disagrees with the configuration.
     """
 
     params: Params
     sha256: str
+    mapping: tuple[str, ...]
     warnings: tuple[str, ...]
 
 
@@ -118,24 +148,56 @@ def prepare(config: Config) -> Problem:
         ways=max(train.ways, evaluation.ways),
         seed=config.training.seed,
     ).to(device, dtype)
-    objective = Objective(model, build_learner(config.learner))
+    learner = build_learner(config.learner, model, train.pool.input_shape)
+    objective = Objective(model, learner)
     batching = Batching(config.compute.task_batch, device, dtype)
     return Problem(config, train, evaluation, model, objective, batching)
 
 
 def load_weights(problem: Problem) -> Weights:
-    """Reads the configured checkpoint into the model's parameters.
+    """Reads the configured checkpoint into meta-parameters, and buffers into the model.
 
     Raises:
         CheckpointError: It cannot be read, or its tensors do not fit the model.
+        ConfigError: ``rename`` names what is not there.
     """
     config = problem.config
     checkpoint = read_checkpoint(config.checkpoint)
-    template = problem.model.initial()
-    weights = _without_state(checkpoint.weights, problem.model, config.checkpoint)
-    params = fit_weights(weights, template, config.checkpoint)
-    params = {name: p.to(template[name]) for name, p in params.items()}
-    return Weights(params, checkpoint.sha256, tuple(_disagreements(checkpoint.metadata, config)))
+    fitted = fit_weights(
+        checkpoint.weights,
+        _target(problem),
+        config.checkpoint,
+        rename=config.rename,
+        ordered=config.checkpoint.suffix != ".safetensors",  # which sorts tensors by name
+    )
+    buffers = dict(problem.model.module.named_buffers())
+    for name, values in fitted.buffers.items():
+        buffers[name].copy_(values)
+    return Weights(
+        params={name: p.to(problem.template[name]) for name, p in fitted.params.items()},
+        sha256=checkpoint.sha256,
+        mapping=fitted.mapping,
+        warnings=(*fitted.warnings, *_disagreements(checkpoint.metadata, config)),
+    )
+
+
+def _target(problem: Problem) -> Target:
+    """What the checkpoint is to hold, and every name that the model has for it."""
+    module = problem.model.module
+    first: dict[int, str] = {}
+    aliases: dict[str, tuple[str, ...]] = {}
+    for name, tensor in module.state_dict(keep_vars=True).items():
+        known = first.setdefault(id(tensor), name)
+        if known != name:
+            aliases[known] = (*aliases.get(known, ()), name)
+    return Target(
+        template=problem.template,
+        network=problem.model.initial(),
+        buffers=dict(module.named_buffers()),
+        required=problem.model.running,
+        optional=problem.objective.learner.own,
+        aliases=aliases,
+    )
 
 
 def _device(name: str) -> torch.device:
@@ -146,35 +208,6 @@ def _device(name: str) -> torch.device:
             "compute.device", "is cuda but torch sees none", "cpu or auto", "use --device auto"
         )
     return torch.device(name)
-
-
-def _without_state(weights: Params, model: Model, where: object) -> Params:
-    """The weights without the module's own buffers, which are loaded, and without second names.
-
-    Raises:
-        CheckpointError: A buffer has another shape, or two names of one tensor differ.
-    """
-    params = dict(model.module.named_parameters())
-    names = {id(p): name for name, p in params.items()}
-    rest = dict(weights)
-    for name, tensor in model.module.state_dict(keep_vars=True).items():
-        if name in params or name not in weights:
-            continue
-        given = rest.pop(name)
-        twin = names.get(id(tensor))
-        if given.shape != tensor.shape or (
-            twin in weights and not torch.equal(given, weights[str(twin)])
-        ):
-            raise CheckpointError(
-                where,
-                f"{name} {list(given.shape)} does not fit the model",
-                f"{list(tensor.shape)}" + (f" and the values of {twin}" if twin else ""),
-            )
-        if twin is None:
-            tensor.copy_(given)
-        else:
-            rest.setdefault(twin, given)
-    return rest
 
 
 def _disagreements(metadata: dict[str, str], config: Config) -> list[str]:

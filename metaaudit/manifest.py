@@ -24,9 +24,11 @@ from metaaudit.bilevel import (
 )
 from metaaudit.bilevel.inner import CGInverse, DenseInverse
 from metaaudit.cache import FactorCache
+from metaaudit.config.learner import ImamlConfig
 from metaaudit.config.schema import Config
 from metaaudit.inputs.task_set import TaskSet
 from metaaudit.loading import Problem, Weights
+from metaaudit.models import Layout, Params
 from metaaudit.runs.saved import SCHEMA_VERSION
 
 PACKAGES = ("torch", "numpy", "h5py", "safetensors", "pydantic")
@@ -45,6 +47,7 @@ def provenance(problem: Problem, weights: Weights, cache: FactorCache) -> dict[s
             "train": _data(config, problem.train),
             "eval": _data(config, problem.evaluation),
         },
+        "coupled": problem.model.coupled,
         "packages": {name: version(name) for name in PACKAGES},
         "python": sys.version.split()[0],
         "device": str(problem.batching.device),
@@ -95,11 +98,12 @@ def inner_warnings(config: Config, adaptation: Adaptation) -> list[str]:
         return []
     found: list[str] = []
     learner = config.learner
-    proximity = "learner.proximity" if learner.proximity else "influence.inner.proximity"
+    proximal = isinstance(learner, ImamlConfig)
+    proximity = "learner.proximity" if proximal else "influence.inner.proximity"
     remedy = f"raise {proximity}, or use influence.inner.inverse: ggn"
     largest = summary["stationarity"]["largest"]
     # Twice: the tolerance is on the norm in single precision.
-    if learner.name == "imaml" and largest > 2 * learner.tolerance:
+    if isinstance(learner, ImamlConfig) and largest > 2 * learner.tolerance:
         found.append(
             "the inner problem was not solved for every task (relative gradient up to "
             f"{largest:.1e}): raise learner.steps or {proximity}; with ReLU its solution may lie "
@@ -116,6 +120,23 @@ def inner_warnings(config: Config, adaptation: Adaptation) -> list[str]:
         # How many is in the manifest: it depends on what the cache holds.
         found.append(f"inner solves did not converge{negative}: {remedy}")
     return found
+
+
+def outer_stationarity(
+    config: Config, params: Params, gradients: TaskGradients
+) -> dict[str, float | None]:
+    """How far the checkpoint is from where training rests, which influence takes it to be at.
+
+    Returns:
+        ``norm``: of ``D F``, or of the field that the learner follows, the outer L2 weight
+        included; ``relative``: over the mean norm of the tasks' own, 0 at rest and about
+        ``1 / sqrt(N)`` where they have no direction in common.
+    """
+    point = Layout.of(params).flatten(params).double().cpu().numpy()
+    each = gradients.gradients.astype(np.float64)
+    total = float(np.linalg.norm(each.mean(axis=0) + config.training.weight_decay * point))
+    typical = float(np.linalg.norm(each, axis=1).mean())
+    return {"norm": total, "relative": total / typical if typical else None}
 
 
 def solver(

@@ -46,7 +46,7 @@ def run(config: Config, messages: Messages, *, resume: bool, overwrite: bool) ->
     with messages.stage("load"):
         problem = prepare(config)
         files = TrainingFiles.of(config, problem.train, problem.model.source)
-    initial = problem.model.initial()
+    initial = problem.template
     state = files.load(initial) if resume else TrainingState.initial(initial)
     if not (resume or overwrite) and files.checkpoint.exists():
         raise CheckpointError(
@@ -73,7 +73,7 @@ def run(config: Config, messages: Messages, *, resume: bool, overwrite: bool) ->
                 messages.say(f"{files.checkpoint} has the last whole epoch; go on with --resume")
             raise
     with messages.stage("evaluate", len(problem.evaluation)) as advance:
-        adaptation = problem.as_trained(state.params, problem.evaluation)
+        adaptation = problem.as_evaluated(state.params, problem.evaluation)
         found = total_gradients(adaptation, advance)
     for line in inner_warnings(config, adaptation):
         messages.warn(line)

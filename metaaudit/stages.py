@@ -16,12 +16,12 @@ from metaaudit.bilevel import (
     InnerMethod,
     InnerProblem,
     TaskGradients,
-    Unrolled,
     outer_bases,
     outer_factors,
     total_gradients,
 )
 from metaaudit.cache import FactorCache
+from metaaudit.config.learner import ImamlConfig, MamlConfig
 from metaaudit.console import Messages
 from metaaudit.curvature import Bases, Factors, Network, code_hash, fisher_terms, weights_hash
 from metaaudit.errors import IncompleteError
@@ -52,12 +52,21 @@ class Stages:
     messages: Messages
     network: Network | None
 
-    def adaptation(self, stage: str, task_set: TaskSet) -> Adaptation:
-        """The adaptation to a set of tasks, differentiated as configured."""
+    def training_adaptation(self) -> Adaptation:
+        """The adaptation to the training tasks, differentiated as configured."""
         problem = self.problem
-        if problem.config.influence.derivative == "unrolled":
-            return Unrolled(problem.objective, self.weights.params, task_set, problem.batching)
-        return self._implicit(stage, task_set)
+        if self._implicitly:
+            return self._implicit("inner problem", problem.train)
+        if problem.follows_field:
+            return problem.as_trained(self.weights.params, problem.train)
+        return problem.unrolled(self.weights.params, problem.train)
+
+    def evaluation_adaptation(self) -> Adaptation:
+        """The adaptation to the evaluation tasks, whose total gradients are the targets."""
+        problem = self.problem
+        if self._implicitly:
+            return self._implicit("evaluation inner problem", problem.evaluation)
+        return problem.unrolled(self.weights.params, problem.evaluation)
 
     def gradients(self, stage: str, adaptation: Adaptation) -> TaskGradients:
         """Total gradients of a set of tasks."""
@@ -74,9 +83,9 @@ class Stages:
 
     def outer_ekfac(self, adaptation: Adaptation, gradients: torch.Tensor) -> Factors:
         """The total Hessian in the Kronecker eigenbasis."""
-        network, task_set = self.network, adaptation.task_set
-        assert network is not None
-        problem = self.problem
+        problem, task_set = self.problem, adaptation.task_set
+        assert self.network is not None
+        network = self.network.over(adaptation.params)
         terms = fisher_terms(problem.objective.mean_loss, problem.config.influence.fisher)
 
         def compute(advance: Advance) -> Arrays:
@@ -152,7 +161,8 @@ class Stages:
         """All that the total gradients of a task set depend on."""
         influence = self.problem.config.influence
         if influence.derivative == "unrolled":
-            return self.base_key(task_set)
+            along = self.problem.follows_field and task_set is self.problem.train
+            return {**self.base_key(task_set), "along": "field" if along else "gradient"}
         solved = [influence.tolerance, influence.max_iterations]
         by_cg = influence.inner.inverse == "cg"
         return {**self.inner_key(task_set), "solved": solved if by_cg else None}
@@ -171,13 +181,20 @@ class Stages:
     def rho(self) -> float:
         """Strength of the pull to the meta-parameters in the implicit derivative."""
         learner, asked = self.problem.config.learner, self.problem.config.influence.inner.proximity
-        if learner.proximity is not None:
+        if isinstance(learner, ImamlConfig):
             return learner.proximity
-        return 1 / (learner.inner_lr * learner.steps) if asked == "auto" else asked
+        if asked != "auto":
+            return asked
+        assert isinstance(learner, MamlConfig)  # the schema sees to it
+        return 1 / (learner.inner_lr * learner.steps)
 
     def tensor(self, array: np.ndarray) -> torch.Tensor:
         """An array on the device."""
         return torch.from_numpy(array).to(self.problem.batching.device)
+
+    @property
+    def _implicitly(self) -> bool:
+        return self.problem.config.influence.derivative == "implicit"
 
     def _implicit(self, stage: str, task_set: TaskSet) -> Implicit:
         problem, influence = self.problem, self.problem.config.influence

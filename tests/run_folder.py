@@ -183,6 +183,8 @@ def _manifest(
         "checkpoint": {"path": "runs/omniglot.safetensors", "sha256": "c" * 64},
         "data": {"train": data, "eval": {**data, "n_tasks": EVAL_TASKS, "n_instances": 40}},
         "packages": {"torch": "2.10.0", "numpy": "2.3.1", "h5py": "3.14.0"},
+        "coupled": True,
+        "outer_gradient": {"norm": 0.02, "relative": 0.05},
         "device": "cpu",
         "dtype": "float32",
         "task_batch": 25,

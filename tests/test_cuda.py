@@ -14,7 +14,9 @@ from metaaudit.bilevel import (
     total_gradients,
     weight_derivatives,
 )
-from metaaudit.config.schema import Conv4Config, InfluenceConfig, InnerConfig, MislabelConfig
+from metaaudit.config.influence import InfluenceConfig, InnerConfig
+from metaaudit.config.mislabel import MislabelConfig
+from metaaudit.config.model import Conv4Config
 from metaaudit.curvature import Network
 from metaaudit.demo.digits import digit_tasks
 from metaaudit.influence import self_influence

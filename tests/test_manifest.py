@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from metaaudit.bilevel import Adjoint, Attempt
-from metaaudit.config.schema import InfluenceConfig
+from metaaudit.config.influence import InfluenceConfig
 from metaaudit.linalg import Solution, Spectrum, Status, cg, solve_dense
 from metaaudit.manifest import solver
 

@@ -4,53 +4,154 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+import yaml
 
 from metaaudit.config import load_config
-from tests.small import DATA, cli, succeeds
+from metaaudit.inputs.checkpoints import read_checkpoint
+from metaaudit.inputs.episodes import write_episodes
+from tests.small import DATA, cli, digits, succeeds
+from tests.written import divided, tiny_imagenet, write_metaoptnet, write_mini_imagenet
 
 ROOT = Path(__file__).parents[1]
-SAMPLES = sorted((ROOT / "sample_configs").rglob("*.yaml"))
+FOLDER = ROOT / "sample_configs"
+SAMPLES = sorted(path for path in FOLDER.rglob("*.yaml"))
 
-SHRUNK = {
+Overrides = dict[str, Any]
+
+TRAINED = {"training.epochs": 1, "training.batch": 3, "mislabel.folds": 3}
+SAMPLED = {
+    **TRAINED,
     "tasks.train.tasks": 6,
     "tasks.eval.tasks": 2,
-    "tasks.image.size": 28,
-    "training.epochs": 1,
-    "training.batch": 3,
-    "mislabel.folds": 3,
     "tasks.episode.shots": 1,
     "tasks.episode.queries": 1,
 }
+INSTANCES = {"digits/metaaudit.yaml": 6 * 3 * 8, "ci/metaaudit.yaml": 8 * 12}
+"""Of the training tasks, where they are not those of ``SAMPLED``."""
 
 
-def test_there_are_samples() -> None:
-    assert {path.name for path in SAMPLES} >= {"omniglot.yaml", "omniglot_exact.yaml"}
+def omniglot(_: Path) -> Overrides:
+    return SAMPLED | {"tasks.root": real("omniglot"), "tasks.image.size": 28}
 
 
-@pytest.mark.parametrize("path", SAMPLES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_sample_loads(path: Path) -> None:
-    load_config(path)
+def mnist(_: Path) -> Overrides:
+    return SAMPLED | {"tasks.root": real("mnist")}
 
 
-@pytest.mark.skipif(
-    not (DATA / "omniglot").is_dir(),
-    reason=f"no Omniglot at {DATA / 'omniglot'} (set METAAUDIT_DATA)",
-)
-@pytest.mark.parametrize("path", SAMPLES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_sample_trains_and_scores(path: Path, tmp_path: Path) -> None:
-    settings = {
-        **SHRUNK,
-        "checkpoint": json.dumps(str(tmp_path / "small.safetensors")),
-        "tasks.root": json.dumps(str((DATA / "omniglot").resolve())),
-    }
-    overrides = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
-    succeeds(cli("train", path, *overrides))
-    succeeds(cli("score", path, "--run", tmp_path / "run", *overrides))
+def mini_imagenet(folder: Path) -> Overrides:
+    real("tiny-imagenet")
+    write_mini_imagenet(folder / "data", divided(tiny_imagenet(84, 15, 4), (1, 1, 1)))
+    smaller = {"tasks.image.size": 32, "model.hidden": 8}  # 84 would take a minute
+    return SAMPLED | smaller | {"tasks.root": folder / "data"}
+
+
+def fc100(folder: Path) -> Overrides:
+    real("tiny-imagenet")
+    write_metaoptnet(folder / "data", divided(tiny_imagenet(32, 15, 4), (1, 1, 1)))
+    return SAMPLED | {"tasks.root": folder / "data"}
+
+
+def own_tasks(_: Path) -> Overrides:
+    return TRAINED | {"tasks.args.n_train": 6, "tasks.args.n_eval": 2}
+
+
+def episodes(folder: Path) -> Overrides:
+    for name, task_set in zip(("train", "eval"), digits(), strict=True):
+        write_episodes(folder / f"{name}.npz", task_set)
+    return TRAINED | {f"tasks.{name}": folder / f"{name}.npz" for name in ("train", "eval")}
+
+
+PREPARED: dict[str, Callable[[Path], Overrides]] = {
+    "ci/metaaudit.yaml": episodes,
+    "digits/metaaudit.yaml": own_tasks,
+    "ekfac.yaml": omniglot,
+    "fc100.yaml": fc100,
+    "learn2learn.yaml": omniglot,
+    "mini_imagenet.yaml": mini_imagenet,
+    "mnist.yaml": mnist,
+    "omniglot.yaml": omniglot,
+    "omniglot_exact.yaml": omniglot,
+    "own_model/metaaudit.yaml": omniglot,
+}
+"""What each sample is run with: a function that writes its data where it has to be written."""
+
+
+def real(name: str) -> Path:
+    if not (DATA / name).is_dir():
+        pytest.skip(f"no {name} at {DATA / name} (set METAAUDIT_DATA)")
+    return (DATA / name).resolve()
+
+
+def options(overrides: Overrides) -> list[str]:
+    return [
+        part
+        for key, value in overrides.items()
+        for part in (
+            "--set",
+            f"{key}={json.dumps(str(value) if isinstance(value, Path) else value)}",
+        )
+    ]
+
+
+def as_learn2learn_saves(weights: dict[str, torch.Tensor], path: Path) -> None:
+    """A state dict of learn2learn's MAML around its OmniglotCNN: every tensor twice."""
+    named = {}
+    for name, tensor in weights.items():
+        named[f"module.{name}"] = tensor
+        if name.startswith("base."):
+            named[f"module.features.1.{name.removeprefix('base.')}"] = tensor
+    for block in range(4):
+        for place in ("module.base", "module.features.1"):
+            norm = f"{place}.{block}.normalize"
+            named |= {f"{norm}.running_mean": torch.zeros(64)}
+            named |= {f"{norm}.running_var": torch.ones(64)}
+            named |= {f"{norm}.num_batches_tracked": torch.tensor(9)}
+    assert len(named) == 58
+    torch.save(named, path)
+
+
+def test_every_sample_has_a_test() -> None:
+    configurations = {str(path.relative_to(FOLDER)) for path in SAMPLES}
+    assert configurations == set(PREPARED)
+
+
+@pytest.mark.parametrize("name", PREPARED)
+def test_sample_loads(name: str) -> None:
+    load_config(FOLDER / name)
+
+
+@pytest.mark.parametrize("name", PREPARED)
+def test_sample_trains_validates_and_scores(name: str, tmp_path: Path) -> None:
+    overrides = PREPARED[name](tmp_path)
+    trained = tmp_path / "small.safetensors"
+    chosen = options({**overrides, "checkpoint": trained})
+    succeeds(cli("train", FOLDER / name, *chosen))
+    if name == "learn2learn.yaml":
+        peer = tmp_path / "maml_omniglot.pt"
+        as_learn2learn_saves(read_checkpoint(trained).weights, peer)
+        chosen = options({**overrides, "checkpoint": peer})
+    lines = succeeds(cli("validate", FOLDER / name, *chosen)).stdout.splitlines()
+    assert lines[-1] == "ok"
+    succeeds(cli("score", FOLDER / name, "--run", tmp_path / "run", *chosen))
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
-    assert manifest["coverage"] == {"tasks": 6, "instances": 60, "eval_tasks": 2}
+    tasks = manifest["coverage"]["tasks"]
+    assert manifest["coverage"]["instances"] == INSTANCES.get(name, 60)
+    assert tasks == (8 if name.startswith("ci/") else 6)
+
+
+def test_the_workflow_is_yaml_and_calls_commands_that_are_there() -> None:
+    job = yaml.safe_load((FOLDER / "ci" / "workflow.yml").read_text("utf-8"))["jobs"]["metaaudit"]
+    commands = [step["run"].split() for step in job["steps"] if "run" in step]
+    called = {words[1] for words in commands if words[0] == "metaaudit"}
+    assert called == {"validate", "score", "report"}
+    for command in called:
+        assert cli(command, "--help").exit_code == 0
 
 
 def test_the_readmes_configuration_loads(tmp_path: Path) -> None:

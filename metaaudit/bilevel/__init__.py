@@ -4,6 +4,7 @@ from metaaudit.bilevel.adaptation import Adaptation, Linearised
 from metaaudit.bilevel.adjoint import Adjoint, AdjointSolver, Attempt
 from metaaudit.bilevel.batch import Batching, TaskBatch, TaskTensors
 from metaaudit.bilevel.curvature_scale import CurvatureScale, curvature_scale
+from metaaudit.bilevel.field import FirstOrder, Reptile
 from metaaudit.bilevel.implicit import Implicit
 from metaaudit.bilevel.inner import InnerProblem
 from metaaudit.bilevel.inner_method import InnerMethod
@@ -24,11 +25,13 @@ __all__ = [
     "Attempt",
     "Batching",
     "CurvatureScale",
+    "FirstOrder",
     "Implicit",
     "InnerMethod",
     "InnerProblem",
     "Linearised",
     "Objective",
+    "Reptile",
     "TaskBatch",
     "TaskGradients",
     "TaskTensors",

@@ -1,8 +1,9 @@
 """How the adapted parameters of a set's tasks depend on the meta-parameters and the weights.
 
-All derivatives of the objective through the adaptation come from one of two objects with this
-interface: ``Unrolled``, which differentiates the steps of the learner, and ``Implicit``, which
-differentiates the optimality condition that they work towards.
+All derivatives of the objective through the adaptation come from an object with this interface:
+``Unrolled``, which differentiates the steps of the learner, ``Implicit``, which differentiates the
+optimality condition that they work towards, or a ``Field``, for learners that do not descend along
+the gradient of the objective.
 """
 
 from __future__ import annotations
@@ -64,8 +65,18 @@ class Adaptation(ABC):
         return replace(self, task_set=self.task_set.select(rows))
 
     @abstractmethod
+    def adapted(self, batch: TaskBatch) -> Params:
+        """``theta_k`` of every task, with a leading dimension of tasks."""
+
+    @abstractmethod
     def linearise(self, batch: TaskBatch) -> Linearised:
-        """Adapts to a batch."""
+        """Adapts to a batch and differentiates it."""
+
+    def descent(self, batch: TaskBatch) -> Linearised:
+        """Like ``linearise``, with a ``pull`` that takes ``d L_k / d theta_k`` to what the learner
+        descends along: ``D L_k``, unless it follows a field that is no gradient.
+        """
+        return self.linearise(batch)
 
     @abstractmethod
     def push(self, batch: TaskBatch, tangent: Params) -> Params:
@@ -74,6 +85,10 @@ class Adaptation(ABC):
     @abstractmethod
     def hessian_product(self, batch: TaskBatch, tangent: Params) -> Params:
         """``D^2 L_k p``, summed over the batch."""
+
+    def transposed_jacobian_product(self, batch: TaskBatch, tangent: Params) -> Params:
+        """``(d/d lambda)^T p`` of what the learner descends along, summed over the batch."""
+        return self.hessian_product(batch, tangent)
 
     @abstractmethod
     def weight_derivatives(self, batch: TaskBatch, tangent: Params) -> Tensor:

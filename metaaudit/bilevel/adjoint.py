@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from metaaudit.bilevel.total_hessian import TotalHessian
-from metaaudit.config.schema import InfluenceConfig
+from metaaudit.config.influence import InfluenceConfig
 from metaaudit.curvature import Factors, task_fisher_factor
 from metaaudit.errors import ConfigError, IncompleteError
 from metaaudit.linalg import (
@@ -19,10 +19,12 @@ from metaaudit.linalg import (
     Spectrum,
     Status,
     cg,
+    gmres,
     lanczos,
     neumann,
     relative_residual,
     solve_dense,
+    solve_general,
     solve_low_rank,
     suggested_damping,
 )
@@ -204,6 +206,8 @@ class AdjointSolver:
                 return [Attempt(self._dense(operator, targets), damping)]
             except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
                 raise self._singular(damping) from None
+        if config.curvature == "jacobian":
+            return [Attempt(self._limited(gmres)(operator, targets), damping)]
         found = []
         if config.solver == "neumann":
             found.append(Attempt(self._limited(neumann)(operator, targets), damping))
@@ -225,6 +229,7 @@ class AdjointSolver:
 
     @staticmethod
     def _dense(operator: TotalHessian, targets: Tensor) -> Solution:
+        solve = solve_general if operator.form == "jacobian" else solve_dense
         size = targets.shape[1]
         if size > DENSE_LIMIT:
             raise ConfigError(
@@ -233,7 +238,7 @@ class AdjointSolver:
                 f"at most {DENSE_LIMIT} parameters",
                 "use cg",
             )
-        return solve_dense(operator, targets)
+        return solve(operator, targets)
 
     @property
     def _factors(self) -> Factors:

@@ -67,13 +67,17 @@ class Implicit(Adaptation):
         """The same, with total gradients ``D L_k [n_tasks, n_params]`` that need no solve."""
         return replace(self, solved=gradients.to(self.theta) / self.rho)
 
+    def adapted(self, batch: TaskBatch) -> Params:
+        """See ``Adaptation.adapted``."""
+        return self._params(at(self.theta, batch.rows))
+
     def linearise(self, batch: TaskBatch) -> Linearised:
         """See ``Adaptation.linearise``."""
 
         def pull(cotangents: Params) -> Params:
             return self._params(self.rho * self._inverse(batch, self.layout.flatten(cotangents)))
 
-        return Linearised(self._params(at(self.theta, batch.rows)), pull)
+        return Linearised(self.adapted(batch), pull)
 
     def push(self, batch: TaskBatch, tangent: Params) -> Params:
         """See ``Adaptation.push``; ``rho B`` is symmetric."""
@@ -104,7 +108,7 @@ class Implicit(Adaptation):
         """``x = B g``: ``[batch, n_params]``."""
         if self.solved is not None:
             return at(self.solved, batch.rows)
-        gradient = vmap(grad(self.objective.query_loss))(self.linearise(batch).theta, batch.data)
+        gradient = vmap(grad(self.objective.query_loss))(self.adapted(batch), batch.data)
         return self._inverse(batch, self.layout.flatten(gradient))
 
     def _bent(self, batch: TaskBatch, q: Tensor) -> Tensor:
@@ -145,8 +149,7 @@ class Implicit(Adaptation):
         return torch.cat([-through / len(through), direct / len(direct)])
 
     def _inverse(self, batch: TaskBatch, vectors: Tensor) -> Tensor:
-        theta = self._params(at(self.theta, batch.rows))
-        return self.inverse.apply(batch, theta, vectors).to(self.theta)
+        return self.inverse.apply(batch, self.adapted(batch), vectors).to(self.theta)
 
     def _params(self, flat: Tensor) -> Params:
         return self.layout.unflatten(flat, self.params)

@@ -21,7 +21,7 @@ from metaaudit.bilevel.inner import (
     State,
 )
 from metaaudit.bilevel.progress import Advance
-from metaaudit.config.schema import InfluenceConfig
+from metaaudit.config.influence import InfluenceConfig
 from metaaudit.curvature import Bases, Network, fisher_terms
 from metaaudit.curvature.network import Terms
 from metaaudit.models import Params

@@ -35,7 +35,7 @@ def outer_bases(
 
     def covariances() -> Iterator[Covariances]:
         for batch in adaptation.batches():
-            theta = {name: p.detach() for name, p in adaptation.linearise(batch).theta.items()}
+            theta = adaptation.adapted(batch)
             record = record_tasks(network, theta, batch.data.query_x, batch.data.query_y, terms)
             yield Covariances.of(record).over_tasks()
             advance(len(batch.rows))

@@ -38,7 +38,7 @@ class BatchGradients:
     """Gradients and what is seen on the way, of the tasks of a batch.
 
     Attributes:
-        gradient: ``D L_k``, with a leading dimension of tasks.
+        gradient: ``D L_k``, or what the learner descends along instead, with a leading dimension of tasks.
         losses: ``[batch, n + m]``, after adaptation.
         correct: ``[batch, n + m]``.
     """
@@ -49,7 +49,7 @@ class BatchGradients:
 
 
 def batch_gradients(adaptation: Adaptation, batch: TaskBatch) -> BatchGradients:
-    """``D L_k`` of the tasks of a batch."""
+    """``D L_k`` of the tasks of a batch, or what the learner descends along instead."""
     objective = adaptation.objective
 
     def query_loss(theta: Params, data: TaskTensors) -> tuple[Tensor, tuple[Tensor, Tensor]]:
@@ -60,7 +60,7 @@ def batch_gradients(adaptation: Adaptation, batch: TaskBatch) -> BatchGradients:
         hits = torch.cat([_hits(support, data.support_y), _hits(query, data.query_y)])
         return query_losses.mean(), (losses, hits)
 
-    linearised = adaptation.linearise(batch)
+    linearised = adaptation.descent(batch)
     partial, seen = vmap(grad(query_loss, has_aux=True))(linearised.theta, batch.data)
     return BatchGradients(linearised.pull(partial), *seen)
 

@@ -25,14 +25,15 @@ _BETWEEN: dict[str, OuterCurvature] = {
     "instance-fisher": instance_fisher,
 }
 
-FORMS = ("exact", *_BETWEEN)
+FORMS = ("exact", "jacobian", *_BETWEEN)
 
 
 @dataclass(frozen=True)
 class TotalHessian:
     """``(1/N) sum_k`` of the tasks' curvature, and a shift.
 
-    ``exact`` is ``D^2 L_k``. The others are ``J_k^T C_k J_k`` with ``J_k = d theta_k / d lambda``:
+    ``exact`` is ``D^2 L_k``, and ``jacobian`` its counterpart for learners that follow a field: the
+    field's Jacobian, transposed, which is not symmetric. The others are ``J_k^T C_k J_k`` with ``J_k = d theta_k / d lambda``:
     ``ggn`` takes the Gauss-Newton matrix for ``C_k``, so that no derivative of the residual is
     left; ``instance-fisher`` the second moment of the query instances' gradients; ``gamma`` the
     Hessian in ``theta_k``, and a constant in place of the third-order terms (Theorem 5.1 of
@@ -85,6 +86,8 @@ class TotalHessian:
         adaptation = self.adaptation
         if self.form == "exact":
             return lambda tangent: adaptation.hessian_product(batch, tangent)
+        if self.form == "jacobian":
+            return lambda tangent: adaptation.transposed_jacobian_product(batch, tangent)
         between, linearised = _BETWEEN[self.form], adaptation.linearise(batch)
 
         def product(tangent: Params) -> Params:
@@ -100,6 +103,6 @@ def mean_gradient_norm(adaptation: Adaptation) -> float:
     """``Gamma = (1/N) sum_k ||d L_k / d theta_k||_1``, partial gradients (Theorem 5.1)."""
     total, slope = 0.0, vmap(grad(adaptation.objective.query_loss))
     for batch in adaptation.batches():
-        gradient = slope(adaptation.linearise(batch).theta, batch.data)
-        total += float(adaptation.layout.flatten(gradient).double().abs().sum())
+        gradient = slope(adaptation.adapted(batch), batch.data)
+        total += sum(float(g.double().abs().sum()) for g in gradient.values())
     return total / len(adaptation.task_set)

@@ -18,6 +18,13 @@ from metaaudit.models import Params, pullback
 class Unrolled(Adaptation):
     """Every derivative by automatic differentiation through ``adapt``."""
 
+    def adapted(self, batch: TaskBatch) -> Params:
+        """See ``Adaptation.adapted``."""
+        theta: Params = over_tasks(
+            lambda p, w, v, data: self.objective.adapt(p, w, data), self.params, batch.data
+        )
+        return theta
+
     def linearise(self, batch: TaskBatch) -> Linearised:
         """See ``Adaptation.linearise``."""
         n_tasks = len(batch.rows)

@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from metaaudit.config.problems import first_problem
-from metaaudit.config.schema import Config, Section
+from metaaudit.config.schema import Config
+from metaaudit.config.section import Section
 from metaaudit.config.strict_yaml import Document, KeyPath, parse_yaml
 from metaaudit.errors import ConfigError
 

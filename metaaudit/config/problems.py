@@ -9,7 +9,8 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from metaaudit.config.schema import TAGGED, Config, Section
+from metaaudit.config.schema import TAGGED, Config
+from metaaudit.config.section import Section
 from metaaudit.config.strict_yaml import Document, KeyPath
 from metaaudit.errors import ConfigError
 
@@ -35,6 +36,7 @@ _EXPECTED = {
 _built_in_models = "|".join(name for name in TAGGED["model"] if name != "factory")
 _KINDS = {
     "model": ("name", f"name: {_built_in_models} or factory: module:callable"),
+    "learner": ("name", f"name: {'|'.join(TAGGED['learner'])}"),
     "tasks": ("format", f"format: {'|'.join(TAGGED['tasks'])}"),
 }
 """The key that tells the kinds of a section apart, and what to say for each."""
@@ -107,8 +109,10 @@ def _explain(found: list[ErrorDetails]) -> tuple[str, str, str]:
         return str(first["ctx"]["error"]), "", ""
     if first["loc"] in _UNKNOWN_KIND and isinstance(value, dict):
         named = [value[key] for key in _kind_key(first)]
-        what = f"got {_shown(named[0])}" if named else "is of no known kind"
-        return what, _KINDS[str(first["loc"][0])][1], ""
+        what = f"got {_shown(named[0])}" if named else "does not say of which kind it is"
+        section = str(first["loc"][0])
+        close = _nearest(named[0], list(TAGGED[section])) if named else ""
+        return what, _KINDS[section][1], close
     expected = " or ".join(dict.fromkeys(_expected(details) for details in found))
     return f"got {_shown(value)}", expected, _nearest(value, expected.split("'")[1::2])
 

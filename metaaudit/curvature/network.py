@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -96,10 +96,20 @@ class Network:
                 )
         return network
 
+    def over(self, names: Collection[str]) -> Network:
+        """The same network with those layers alone whose weights are among ``names``."""
+        kept = {path: layer for path, layer in self.layers.items() if layer.weight in names}
+        return replace(self, layers=kept)
+
     @property
     def parameters(self) -> Params:
-        """The trained parameters, as they are in the module."""
-        return {name: p.detach() for name, p in self.module.named_parameters() if p.requires_grad}
+        """The trained parameters of the layers, as they are in the module."""
+        names = {name for layer in self.layers.values() for name in (layer.weight, layer.bias)}
+        return {
+            name: p.detach()
+            for name, p in self.module.named_parameters()
+            if p.requires_grad and name in names
+        }
 
     def __call__(self, params: Params, inputs: Tensor) -> Tensor:
         """Outputs ``[n, classes]`` at ``params``."""
@@ -118,7 +128,7 @@ class Network:
             terms: Gives the gradients on the outputs to start from.
         """
         like = next(iter(params.values()))  # the inputs can be integers
-        shifts = {path: like.new_zeros(len(inputs), *shape) for path, shape in self.shapes.items()}
+        shifts = {path: like.new_zeros(len(inputs), *self.shapes[path]) for path in self.layers}
 
         # A layer's output gradient is that of a zero added to it: a pure function, so that it can
         # be mapped over tasks and over terms.

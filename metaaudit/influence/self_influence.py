@@ -65,7 +65,7 @@ def _records(adaptation: Adaptation, network: Network) -> Iterator[tuple[Ints, R
     """The gradients of the support sets and of the query sets, and whose they are."""
     terms = fisher_terms(adaptation.objective.mean_loss, "empirical")
     for batch in adaptation.batches():
-        theta = {name: p.detach() for name, p in adaptation.linearise(batch).theta.items()}
+        theta = adaptation.adapted(batch)
         data, n = batch.data, batch.data.support_y.shape[1]
         yield (
             batch.instances[:, :n],

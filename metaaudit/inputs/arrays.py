@@ -2,49 +2,105 @@
 
 from __future__ import annotations
 
+import lzma
+import struct
 import zipfile
 import zlib
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import h5py
 import numpy as np
 import numpy.typing as npt
 
 from metaaudit.errors import TaskSetError
+from metaaudit.inputs.hdf5_files import DAMAGED, blocks, dataset_inside
+from metaaudit.inputs.npz_files import NpzArrays
 from metaaudit.runs.atomic import replacing
 from metaaudit.runs.hdf5 import writing
 
 Array = npt.NDArray[Any]
 
 SUFFIXES = (".npz", ".h5", ".hdf5")
-_DAMAGED = (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
+_DAMAGED = (*DAMAGED, EOFError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error)
 
 
-def read_arrays(path: Path, known: Collection[str]) -> dict[str, Array]:
-    """Reads all arrays of a file. Text comes as a string array, whatever the file's kind.
+class _Stored(Protocol):
+    """What a kind of file has to tell of its arrays."""
+
+    names: tuple[str, ...]
+
+    def form(self, name: str) -> tuple[tuple[int, ...], np.dtype[Any]]: ...
+
+    def whole(self, name: str) -> Array: ...
+
+    def rows(self, name: str) -> Iterator[Array]: ...
+
+
+@dataclass(frozen=True)
+class ArrayFile:
+    """An open file of arrays. Its methods raise a ``TaskSetError`` where it turns out damaged.
+
+    Attributes:
+        path: The file.
+        stored: Its arrays.
+    """
+
+    path: Path
+    stored: _Stored
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the arrays."""
+        return self.stored.names
+
+    def form(self, name: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
+        """Shape and type of an array, without reading it."""
+        with _readable(self.path):
+            return self.stored.form(name)
+
+    def read(self, name: str) -> Array:
+        """A whole array. Text comes as a string array, whatever the file's kind."""
+        with _readable(self.path):
+            return _decoded(self.path, name, self.stored.whole(name))
+
+    def rows(self, name: str) -> Iterator[Array]:
+        """The rows of an array, of which only a few are held at a time."""
+        rows = self.stored.rows(name)
+        while True:
+            with _readable(self.path):
+                row = next(rows, None)
+            if row is None:
+                return
+            yield row
+
+
+@contextmanager
+def open_arrays(path: Path, known: Collection[str]) -> Iterator[ArrayFile]:
+    """Opens a file of arrays.
 
     Args:
         path: The file.
         known: Names that the file may hold.
 
     Raises:
-        TaskSetError: The file is missing, damaged, too large for memory, of another kind, holds
-            other names, or would need pickle or another file to be read.
+        TaskSetError: The file is missing, damaged, of another kind, holds other names, or would
+            need pickle or another file to be read.
     """
     check_suffix(path)
-    try:
-        if not path.is_file():
-            what = "is a folder" if path.is_dir() else "does not exist"
-            raise TaskSetError(path, what, f"a file ({', '.join(SUFFIXES)})", "check the path")
-        return _read_npz(path, known) if path.suffix == ".npz" else _read_hdf5(path, known)
-    except _DAMAGED as error:
-        raise TaskSetError(
-            path, f"cannot be read ({error})", f"a whole {path.suffix} file", "write it again"
-        ) from None
-    except MemoryError:
-        raise TaskSetError(path, "does not fit into memory") from None
+    with ExitStack() as stack:
+        with _readable(path):
+            if not path.is_file():
+                what = "is a folder" if path.is_dir() else "does not exist"
+                raise TaskSetError(path, what, f"a file ({', '.join(SUFFIXES)})", "check the path")
+            kind: Callable[[Path, ExitStack], _Stored]
+            kind = NpzArrays if path.suffix == ".npz" else _Hdf5Arrays
+            stored = kind(path, stack)
+            _check_names(path, stored.names, known)
+        yield ArrayFile(path, stored)
 
 
 def write_arrays(path: Path, arrays: Mapping[str, Array]) -> None:
@@ -71,49 +127,44 @@ def check_suffix(path: Path) -> None:
         raise TaskSetError(path, f"has the suffix '{path.suffix}'", f"one of {', '.join(SUFFIXES)}")
 
 
-def _read_npz(path: Path, known: Collection[str]) -> dict[str, Array]:
-    # An own stream: NumPy leaves the one it opens for a damaged file to the garbage collector.
-    with path.open("rb") as stream:
-        file = np.load(stream, allow_pickle=False)
-        if not isinstance(file, np.lib.npyio.NpzFile):
-            raise TaskSetError(path, "holds one array", "arrays with names", "write with np.savez")
-        _check_names(path, file.files, known)
-        return {name: _decoded(path, name, _read_member(path, file, name)) for name in file.files}
+class _Hdf5Arrays:
+    """The datasets of an HDF5 file, none of them in a group."""
+
+    def __init__(self, path: Path, stack: ExitStack) -> None:
+        self._path = path
+        self._file = stack.enter_context(h5py.File(path, "r"))
+        self.names = tuple(self._file)
+
+    def form(self, name: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
+        dataset = self._dataset(name)
+        return dataset.shape, dataset.dtype
+
+    def whole(self, name: str) -> Array:
+        dataset = self._dataset(name)
+        text = h5py.check_string_dtype(dataset.dtype) is not None
+        return np.asarray(dataset[()], dtype=bytes) if text else np.asarray(dataset[()])
+
+    def rows(self, name: str) -> Iterator[Array]:
+        for block in blocks(self._dataset(name)):
+            yield from block
+
+    def _dataset(self, name: str) -> Any:
+        dataset = dataset_inside(self._path, self._file, name)
+        if dataset.shape is None:
+            raise TaskSetError(f"{self._path}: {name}", "is empty", "an array")
+        return dataset
 
 
-def _read_member(path: Path, file: Any, name: str) -> Array:
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
     try:
-        return np.asarray(file[name])
-    except ValueError as error:
-        if "allow_pickle" not in str(error):
-            raise
+        yield
+    except _DAMAGED as error:
         raise TaskSetError(
-            f"{path}: {name}", "holds Python objects", "a plain array", "array.astype(str) for text"
+            path, f"cannot be read ({error})", f"a whole {path.suffix} file", "write it again"
         ) from None
-
-
-def _read_hdf5(path: Path, known: Collection[str]) -> dict[str, Array]:
-    with h5py.File(path, "r") as file:
-        _check_names(path, list(file), known)
-        for name in file:
-            _check_stored_inside(path, file, name)
-        arrays = {}
-        for name, dataset in file.items():
-            text = h5py.check_string_dtype(dataset.dtype) is not None
-            value = np.asarray(dataset[()], dtype=bytes) if text else np.asarray(dataset[()])
-            arrays[name] = _decoded(path, name, value)
-        return arrays
-
-
-def _check_stored_inside(path: Path, file: Any, name: str) -> None:
-    """Refuses what HDF5 would follow to another file, before it is opened."""
-    where, remedy = f"{path}: {name}", "copy the data into the file"
-    if not isinstance(file.get(name, getlink=True), h5py.HardLink):
-        raise TaskSetError(where, "is a link", "a dataset", remedy)
-    if not isinstance(file[name], h5py.Dataset):
-        raise TaskSetError(where, "is a group", "a dataset")
-    if file[name].external or file[name].is_virtual:
-        raise TaskSetError(where, "is stored in another file", "a dataset", remedy)
+    except MemoryError:
+        raise TaskSetError(path, "does not fit into memory") from None
 
 
 def _write_dataset(file: Any, name: str, array: Array) -> None:

@@ -14,30 +14,28 @@ array                   shape           content
 ======================  ==============  =====================================================
 
 Equal ids mean the same input: it is held once, and must be equal wherever it occurs.
+
+The first four may have the names that MAML-Pytorch gives them (``x_spt``, ``y_spt``, ``x_qry``,
+``y_qry``) or torchmeta (``train_inputs``, ``train_targets``, ``test_inputs``, ``test_targets``).
+Or ``data`` ``[T, n, ...]`` and ``labels`` ``[T, n]`` hold support and query together, as tasks of
+learn2learn do, whose instances have the ids ``<task_id>/data/<index>``.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from metaaudit.config.schema import EpisodeImageConfig, EpisodesConfig
+from metaaudit.config.tasks import EpisodesConfig, JoinedConfig, ValuesConfig
 from metaaudit.errors import TaskSetError
-from metaaudit.inputs.arrays import Array, check_suffix, read_arrays, write_arrays
-from metaaudit.inputs.task_set import SETS, ImagePool, SetName, Task, TaskSet
-
-ABSENT = -1
-"""Label of a slot that holds no instance: tasks of different sizes share one array."""
-
-_REQUIRED = ("support_x", "support_y", "query_x", "query_y")
-_INPUTS = tuple(np.dtype(name) for name in ("uint8", "float16", "float32", "float64"))
-_TEXT = ("task_id", "support_id", "query_id", "class_names")
-_UNFIT = re.compile("[\0-\x1f\x7f-\x9f\ud800-\udfff]")  # control characters, lone surrogates
+from metaaudit.inputs.arrays import Array, ArrayFile, check_suffix, open_arrays, write_arrays
+from metaaudit.inputs.episode_names import KNOWN, Forms, Naming, SetNames, check_texts, naming_of
+from metaaudit.inputs.gathered import ABSENT, TaskGatherer, check_task, check_text, instances
+from metaaudit.inputs.joined import cut
+from metaaudit.inputs.task_set import SETS, ImagePool, TaskSet
 
 
 def load_episodes(config: EpisodesConfig) -> tuple[TaskSet, TaskSet]:
@@ -46,8 +44,8 @@ def load_episodes(config: EpisodesConfig) -> tuple[TaskSet, TaskSet]:
     Raises:
         TaskSetError: A file cannot be used, or the two differ in the shape of their inputs.
     """
-    train = read_episodes(config.train, config.image)
-    evaluation = read_episodes(config.eval, config.image)
+    train = read_episodes(config.train, config.image, config.joined)
+    evaluation = read_episodes(config.eval, config.image, config.joined)
     if train.pool.input_shape != evaluation.pool.input_shape:
         raise TaskSetError(
             config.eval,
@@ -57,27 +55,33 @@ def load_episodes(config: EpisodesConfig) -> tuple[TaskSet, TaskSet]:
     return train, evaluation
 
 
-def read_episodes(path: Path, image: EpisodeImageConfig) -> TaskSet:
-    """Reads a file of tasks.
+def read_episodes(path: Path, image: ValuesConfig, joined: JoinedConfig | None = None) -> TaskSet:
+    """Reads a file of tasks, of which no input is held twice.
+
+    Args:
+        path: The file.
+        image: How a pixel becomes a value.
+        joined: How tasks with support and query together are cut.
 
     Raises:
         TaskSetError: The file cannot be read or breaks the format.
     """
-    arrays = read_arrays(path, (*_REQUIRED, *_TEXT))
-    _check_shapes(path, arrays)
-    _check_kinds(path, arrays)
-    task_ids = _task_ids(path, arrays)
-    pool = _PoolBuilder(path)
-    tasks = []
-    for row, task_id in enumerate(task_ids):
-        parts = {name: _read_set(arrays, name, row, task_id, pool) for name in SETS}
-        (support, support_y), (query, query_y) = parts["support"], parts["query"]
-        names = _class_names(arrays, row)
-        tasks.append(Task(task_id, support, support_y, query, query_y, names))
-        check_task(path, tasks[-1])
-    pixels = np.stack(pool.pixels)
-    pixels = pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
-    return TaskSet(ImagePool(pixels, tuple(pool.row_of), image.scale, image.invert), tuple(tasks))
+    with open_arrays(path, KNOWN) as file:
+        naming = naming_of(path, file.names, joined)
+        arrays = _checked_arrays(file, naming)
+        labels = [arrays[names.labels] for names in naming]
+        gathered = TaskGatherer(path, room=sum(int((y != ABSENT).sum()) for y in labels))
+        inputs = [file.rows(names.inputs) for names in naming]
+        for row, pixels in enumerate(zip(*inputs, strict=True)):
+            task_id = str(arrays["task_id"][row]) if "task_id" in arrays else f"task-{row}"
+            where, slots = f"{path}: task '{task_id}'", labels[0].shape[1]
+            sets = []
+            for names, x in zip(naming, pixels, strict=True):
+                y, ids = arrays[names.labels][row], _ids(arrays, names, row, task_id)
+                sets.append(instances(where, names.called, x, y, ids, most_ways=slots))
+            support, query = sets if joined is None else cut(where, sets[0], joined)
+            gathered.add(task_id, support, query, _class_names(arrays, row))
+    return gathered.task_set(image)
 
 
 def write_episodes(path: Path, task_set: TaskSet) -> None:
@@ -114,139 +118,25 @@ def write_episodes(path: Path, task_set: TaskSet) -> None:
     write_arrays(path, arrays)
 
 
-def check_task(where: object, task: Task) -> None:
-    """Checks that a task can be adapted to and that its labels are the classes of its support.
-
-    Raises:
-        TaskSetError: A set is empty, or labels leave out a class or are not in the support.
-    """
-    place = f"{where}: task '{task.task_id}'"
-    for name in SETS:
-        if not len(task.rows(name)):
-            raise TaskSetError(place, f"its {name} set is empty", "at least one instance")
-    classes = set(task.support_y.tolist())
-    ways = 1 + max(*classes, *task.query_y.tolist())
-    unknown = sorted(set(task.query_y.tolist()) - classes)
-    if unknown:
-        raise TaskSetError(
-            place,
-            f"label {unknown[0]} is in its query but not in its support",
-            "every query class in the support",
-            "remove those query instances",
-        )
-    if len(classes) < ways:
-        gap = next(i for i, label in enumerate(sorted(classes)) if label != i)
-        raise TaskSetError(
-            place, f"has label {ways - 1} but not {gap}", "labels 0..ways-1", "renumber them"
-        )
-    if task.class_names and len(task.class_names) < ways:
-        raise TaskSetError(place, f"names {len(task.class_names)} classes", f"{ways} names")
-
-
-@dataclass
-class _PoolBuilder:
-    """Collects inputs, each id once."""
-
-    path: Path
-    pixels: list[Array] = field(default_factory=list)
-    row_of: dict[str, int] = field(default_factory=dict)
-
-    def row(self, image_id: str, pixels: Array) -> int:
-        row = self.row_of.setdefault(image_id, len(self.pixels))
-        if row == len(self.pixels):
-            self.pixels.append(pixels)
-        elif self.pixels[row].tobytes() != pixels.tobytes():
-            raise TaskSetError(
-                self.path, f"id '{image_id}' has two different inputs", "one input an id"
-            )
-        return row
-
-
-def _read_set(
-    arrays: Mapping[str, Array], name: SetName, row: int, task_id: str, pool: _PoolBuilder
-) -> tuple[Any, Any]:
-    """Pool rows and labels of one set of one task."""
-    rows, labels = [], []
-    ids = arrays.get(f"{name}_id")
-    for index, label in enumerate(arrays[f"{name}_y"][row].tolist()):
-        where = f"{pool.path}: task '{task_id}', {name} {index}"
-        if label == ABSENT:
-            continue
-        if not 0 <= label < arrays["support_y"].shape[1]:  # more classes than support instances
-            raise TaskSetError(where, f"has label {label}", "0..ways-1, or -1 for no instance")
-        pixels = arrays[f"{name}_x"][row, index]
-        if pixels.dtype != np.uint8 and not np.isfinite(pixels).all():
-            raise TaskSetError(where, "its input holds NaN or infinity", "finite numbers")
-        image_id = f"{task_id}/{name}/{index}" if ids is None else str(ids[row, index])
-        if not image_id:
-            raise TaskSetError(where, f"its {name}_id is empty", "an id for every instance")
-        rows.append(pool.row(image_id, pixels))
-        labels.append(label)
-    return np.array(rows, dtype=np.int64), np.array(labels, dtype=np.int64)
-
-
-def _check_shapes(path: Path, arrays: Mapping[str, Array]) -> None:
-    missing = [name for name in _REQUIRED if name not in arrays]
-    if missing:
-        raise TaskSetError(path, f"lacks {', '.join(missing)}", f"{', '.join(_REQUIRED)}")
-    shapes = {name: array.shape for name, array in arrays.items()}
-    if len(shapes["support_x"]) < 3:
-        raise TaskSetError(
-            f"{path}: support_x", f"has shape {shapes['support_x']}", "[tasks, instances, ...]"
-        )
-    n_tasks, inputs = shapes["support_x"][0], shapes["support_x"][2:]
-    for name in SETS:
-        slots = shapes[f"{name}_x"][1:2]
-        wanted = {"x": (n_tasks, *slots, *inputs), "y": (n_tasks, *slots), "id": (n_tasks, *slots)}
-        for part, shape in wanted.items():
-            _check_shape(path, shapes, f"{name}_{part}", shape)
-        if 0 in shapes[f"{name}_x"]:
-            raise TaskSetError(
-                f"{path}: {name}_x", f"has shape {shapes[f'{name}_x']}", "at least one of each"
-            )
-    _check_shape(path, shapes, "task_id", (n_tasks,))
-    _check_shape(path, shapes, "class_names", (n_tasks, *shapes.get("class_names", ())[1:2]))
-
-
-def _check_shape(
-    path: Path, shapes: Mapping[str, tuple[int, ...]], name: str, shape: tuple[int, ...]
-) -> None:
-    if shapes.get(name, shape) != shape:
-        raise TaskSetError(
-            f"{path}: {name}", f"has shape {shapes[name]}", f"{shape}, to match support_x"
-        )
-
-
-def _check_kinds(path: Path, arrays: Mapping[str, Array]) -> None:
+def _checked_arrays(file: ArrayFile, naming: Naming) -> dict[str, Array]:
+    """All arrays but the inputs, which are many: only what they are is checked here."""
+    inputs = {names.inputs: file.form(names.inputs) for names in naming}
+    arrays = {name: file.read(name) for name in file.names if name not in inputs}
+    shapes = {name: shape for name, (shape, _) in inputs.items()}
+    dtypes = {name: dtype for name, (_, dtype) in inputs.items()}
     for name, array in arrays.items():
-        where, got = f"{path}: {name}", f"has dtype {array.dtype}"
-        if name in _TEXT:
-            if array.dtype.kind != "U":
-                raise TaskSetError(where, got, "text", "array.astype(str)")
-            _check_text(where, array)
-        if name.endswith("_x") and array.dtype.newbyteorder("=") not in _INPUTS:
-            raise TaskSetError(where, got, "uint8, float16, float32 or float64", "convert it")
-        if name.endswith("_y") and array.dtype.kind not in "iu":
-            raise TaskSetError(where, got, "integers", "array.astype('int64')")
-    if arrays["support_x"].dtype != arrays["query_x"].dtype:
-        raise TaskSetError(
-            f"{path}: query_x",
-            f"has dtype {arrays['query_x'].dtype}",
-            f"{arrays['support_x'].dtype}, as support_x",
-        )
+        shapes[name], dtypes[name] = array.shape, array.dtype
+    where = str(file.path)
+    Forms(where, naming, shapes, dtypes, shared=1).check()
+    check_texts(where, arrays)
+    return arrays
 
 
-def _task_ids(path: Path, arrays: Mapping[str, Array]) -> list[str]:
-    if "task_id" not in arrays:
-        return [f"task-{row}" for row in range(len(arrays["support_x"]))]
-    ids = [str(task_id) for task_id in arrays["task_id"]]
-    seen: set[str] = set()
-    for row, task_id in enumerate(ids):
-        if not task_id or task_id in seen:
-            what = f"row {row} repeats '{task_id}'" if task_id else f"row {row} is empty"
-            raise TaskSetError(f"{path}: task_id", what, "a different id for every task")
-        seen.add(task_id)
-    return ids
+def _ids(arrays: Mapping[str, Array], names: SetNames, row: int, task_id: str) -> list[str]:
+    if names.ids in arrays:
+        return [str(image_id) for image_id in arrays[names.ids][row]]
+    slots = arrays[names.labels].shape[1]
+    return [f"{task_id}/{names.called}/{index}" for index in range(slots)]
 
 
 def _class_names(arrays: Mapping[str, Array], row: int) -> tuple[str, ...]:
@@ -257,10 +147,11 @@ def _class_names(arrays: Mapping[str, Array], row: int) -> tuple[str, ...]:
 
 
 def _default_pixels(pool: ImagePool) -> Array:
-    """Pixels that give the model's inputs without ``scale`` and ``invert``."""
-    if pool.pixels.dtype != np.uint8:
+    """Pixels that give the model's inputs with default image options."""
+    baked = pool.mean or pool.std
+    if pool.pixels.dtype != np.uint8 and not baked:
         return pool.pixels
-    if pool.scale != 255.0:
+    if pool.scale != 255.0 or baked:
         return pool.values(np.arange(len(pool.pixels)))
     return np.asarray(255 - pool.pixels if pool.invert else pool.pixels)
 
@@ -268,17 +159,5 @@ def _default_pixels(pool: ImagePool) -> Array:
 def _text(path: Path, values: Any) -> Array:
     """Text as an array that reads back as it was."""
     array = np.array(values, dtype=object)
-    _check_text(path, array)
+    check_text(path, array.flat)
     return array.astype(str)
-
-
-def _check_text(where: object, texts: Array) -> None:
-    """Refuses what would break a line of a report or is no UTF-8."""
-    for text in texts.flat:
-        if _UNFIT.search(text):
-            raise TaskSetError(
-                where,
-                f"{str(text)!r} holds a control character or half a Unicode character",
-                "printable text",
-                "rename it",
-            )

@@ -6,8 +6,8 @@ import os
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from dataclasses import dataclass, field
+from pathlib import Path, PureWindowsPath
 
 from metaaudit.errors import TaskSetError
 
@@ -25,15 +25,35 @@ class ImageFile:
     Attributes:
         container: The folder or zip that was searched.
         name: Path within it, with forward slashes.
+        checksum: CRC-32 and size in bytes, as a zip's directory has them; ``None`` in a folder.
     """
 
     container: Path
     name: str
+    checksum: tuple[int, int] | None = field(default=None, compare=False)
 
     @property
     def parts(self) -> tuple[str, ...]:
         """Folders and file name within the container."""
-        return PurePosixPath(self.name).parts
+        return tuple(part for part in self.name.split("/") if part not in ("", "."))
+
+    @property
+    def stamp(self) -> tuple[int, ...]:
+        """What changes when the file's bytes do, without reading them.
+
+        In a folder that is when and where the file system last wrote the file: it sets the last of
+        these numbers itself, while a tool that copies files may set the time of a change.
+
+        Raises:
+            TaskSetError: The file is no longer there.
+        """
+        if self.checksum is not None:
+            return self.checksum
+        try:
+            found = (self.container / self.name).stat()
+        except OSError as error:
+            raise TaskSetError(self, f"cannot be read ({error.strerror})") from None
+        return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
     def __str__(self) -> str:
         """The file's path, or ``ZIP: NAME``."""
@@ -95,8 +115,9 @@ def _raise(error: OSError) -> None:
 def _in_zip(path: Path) -> Iterator[ImageFile]:
     with _opened(path) as archive:
         for info in archive.infolist():
-            file = ImageFile(path, info.filename)
-            if PureWindowsPath(file.name).anchor or ".." in PureWindowsPath(file.name).parts:
+            file = ImageFile(path, info.filename, (info.CRC, info.file_size))
+            windows = PureWindowsPath(file.name)
+            if windows.anchor or ".." in windows.parts:
                 raise TaskSetError(
                     path, f"holds an entry that leads outside it ({info.filename!r})"
                 )

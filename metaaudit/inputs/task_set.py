@@ -11,6 +11,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from metaaudit.errors import TaskSetError
+
 SetName = Literal["support", "query"]
 SETS: tuple[SetName, SetName] = ("support", "query")
 
@@ -26,12 +28,29 @@ class ImagePool:
         ids: One stable name an image, of length ``n_images``.
         scale: uint8 pixels are divided by this; floating-point pixels are left alone.
         invert: Whether uint8 pixels are flipped (255 - pixel) first.
+        mean: Subtracted from the result: none, one number, or one for each of the first dimension
+            of an input, its channels.
+        std: The result is divided by this; likewise.
+
+    Raises:
+        TaskSetError: ``mean`` or ``std`` has another length.
     """
 
     pixels: npt.NDArray[np.generic]
     ids: tuple[str, ...]
     scale: float = 255.0
     invert: bool = False
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name, numbers in (("mean", self.mean), ("std", self.std)):
+            if len(numbers) not in (0, 1, *self.input_shape[:1]):
+                raise TaskSetError(
+                    f"tasks.image.{name}",
+                    f"has {len(numbers)} numbers for inputs of shape {list(self.input_shape)}",
+                    "one number, or one a channel",
+                )
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -43,8 +62,17 @@ class ImagePool:
         picked = self.pixels[rows]
         if picked.dtype == np.uint8:
             picked = 255 - picked if self.invert else picked
-            return picked.astype(np.float32) / np.float32(self.scale)
-        return picked.astype(np.float64 if picked.dtype == np.float64 else np.float32)
+            values = picked.astype(np.float32) / np.float32(self.scale)
+        else:
+            values = picked.astype(np.float64 if picked.dtype == np.float64 else np.float32)
+        values = values - self._each_channel(self.mean, values.dtype) if self.mean else values
+        return values / self._each_channel(self.std, values.dtype) if self.std else values
+
+    def _each_channel(
+        self, numbers: tuple[float, ...], dtype: np.dtype[np.floating]
+    ) -> npt.NDArray[np.floating]:
+        """The numbers so that they broadcast over the first dimension of an input."""
+        return np.array(numbers, dtype).reshape(-1, *(1 for _ in self.input_shape[1:]))
 
 
 @dataclass(frozen=True)
@@ -124,17 +152,33 @@ class TaskSet:
 
     @cached_property
     def content_hash(self) -> str:
-        """SHA-256 of everything a score depends on: inputs as the model sees them, labels, ids."""
-        digest = hashlib.sha256()
+        """SHA-256 of everything a score depends on: inputs as the model sees them, labels, ids.
+
+        What is in the pool and in no task does not count, nor does the order within the pool.
+        """
         pool = self.pool
-        digest.update(
-            repr((pool.pixels.dtype.str, pool.input_shape, pool.scale, pool.invert)).encode()
-        )
+        form = (pool.pixels.dtype.str, pool.input_shape, pool.scale, pool.invert)
+        digest = hashlib.sha256(repr((*form, pool.mean, pool.std)).encode())
+        images = self._image_digests()
         for task in self.tasks:
             digest.update(repr((task.task_id, task.shape, task.class_names)).encode())
             for name in SETS:
-                rows = task.rows(name)
-                digest.update(np.ascontiguousarray(pool.pixels[rows]).tobytes())
+                digest.update(images[task.rows(name)].tobytes())
                 digest.update(np.ascontiguousarray(task.labels(name)).tobytes())
-                digest.update("\0".join(pool.ids[row] for row in rows).encode())
         return digest.hexdigest()
+
+    def _image_digests(self) -> npt.NDArray[np.uint8]:
+        """SHA-256 of the id and the pixels of each image that is in a task, ``[n_images, 32]``.
+
+        Each image is hashed once, so that many tasks take little longer than few.
+        """
+        pool = self.pool
+        digests = np.zeros((len(pool.ids), hashlib.sha256().digest_size), dtype=np.uint8)
+        used = np.zeros(len(pool.ids), dtype=bool)
+        for task in self.tasks:
+            used[task.support] = used[task.query] = True
+        for row in np.flatnonzero(used):
+            digest = hashlib.sha256(f"{pool.ids[row]}\0".encode())
+            digest.update(pool.pixels[row].tobytes())
+            digests[row] = np.frombuffer(digest.digest(), dtype=np.uint8)
+        return digests

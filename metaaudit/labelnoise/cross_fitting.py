@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.func import vmap
 
 from metaaudit.bilevel import Advance, Batching, Objective, TaskTensors
-from metaaudit.config.schema import MislabelConfig
+from metaaudit.config.mislabel import MislabelConfig
 from metaaudit.inputs.task_set import Ints, Task, TaskSet
 from metaaudit.models import Params
 

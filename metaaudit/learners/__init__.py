@@ -1,8 +1,23 @@
 """How a task is adapted to, one learner a file."""
 
+from metaaudit.learners.anil import ANIL
 from metaaudit.learners.base import Forward, InstanceLoss, Learner
 from metaaudit.learners.build import build_learner
 from metaaudit.learners.imaml import IMAML
 from metaaudit.learners.maml import MAML
+from metaaudit.learners.meta_sgd import MetaSGD
+from metaaudit.learners.protonet import ProtoNet
+from metaaudit.learners.ridge import Ridge
 
-__all__ = ["IMAML", "MAML", "Forward", "InstanceLoss", "Learner", "build_learner"]
+__all__ = [
+    "ANIL",
+    "IMAML",
+    "MAML",
+    "Forward",
+    "InstanceLoss",
+    "Learner",
+    "MetaSGD",
+    "ProtoNet",
+    "Ridge",
+    "build_learner",
+]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Protocol
 
 from torch import Tensor
 
@@ -16,9 +16,10 @@ InstanceLoss = Callable[[Tensor, Tensor], Tensor]
 """``(outputs [batch, ways], labels [batch]) -> losses [batch]``."""
 
 
-class Learner(Protocol):
-    """Adapts meta-parameters to a task, differentiably in everything but the labels."""
+class Learner(ABC):
+    """Takes meta-parameters and a support set to the network's parameters for that task."""
 
+    @abstractmethod
     def adapt(
         self,
         forward: Forward,
@@ -28,15 +29,25 @@ class Learner(Protocol):
         support_y: Tensor,
         weights: Tensor,
     ) -> Params:
-        """Returns the adapted parameters ``theta(lambda; S, w)``.
+        """Returns the adapted parameters ``theta(lambda; S, w)``, all of the network's.
+
+        Differentiable in everything but the labels.
 
         Args:
             forward: The model as a function of its parameters.
             loss: Loss of each instance.
-            params: Meta-parameters ``lambda``.
+            params: Meta-parameters ``lambda``, named as ``meta_parameters`` has them.
             support_x: ``[n, ...]``.
             support_y: ``[n]``.
             weights: ``[n]`` instance weights ``w``; the inner loss is ``(1/n) sum_i w_i loss_i``,
                 so a weight of 0 removes an instance and leaves ``n`` as it is.
         """
-        ...
+
+    def meta_parameters(self, initial: Params) -> Params:
+        """The initial meta-parameters ``lambda``, from the network's initial parameters."""
+        return initial
+
+    @property
+    def own(self) -> tuple[str, ...]:
+        """Meta-parameters that are no weights of the network and that a checkpoint may lack."""
+        return ()

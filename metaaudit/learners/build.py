@@ -2,15 +2,46 @@
 
 from __future__ import annotations
 
-from metaaudit.config.schema import LearnerConfig
+from metaaudit.config.learner import (
+    AnilConfig,
+    ImamlConfig,
+    LearnerConfig,
+    ProtonetConfig,
+    RidgeConfig,
+)
+from metaaudit.learners.anil import ANIL
 from metaaudit.learners.base import Learner
 from metaaudit.learners.imaml import IMAML
 from metaaudit.learners.maml import MAML
+from metaaudit.learners.meta_sgd import MetaSGD
+from metaaudit.learners.protonet import ProtoNet
+from metaaudit.learners.ridge import Ridge
+from metaaudit.models import Head, Model
 
 
-def build_learner(config: LearnerConfig) -> Learner:
-    """Builds the configured learner."""
-    if config.name == "imaml":
-        assert config.proximity is not None  # the schema sees to it
+def build_learner(config: LearnerConfig, model: Model, input_shape: tuple[int, ...]) -> Learner:
+    """Builds the configured learner.
+
+    ``fomaml`` and ``reptile`` adapt as MAML does; what sets them apart is the direction in which
+    they move the meta-parameters (``metaaudit.bilevel``).
+
+    Args:
+        config: The ``learner`` section.
+        model: The network.
+        input_shape: Shape of one input.
+
+    Raises:
+        ModelError: The learner needs a network that ends with a linear layer.
+    """
+    if isinstance(config, ImamlConfig):
         return IMAML(config.inner_lr, config.steps, config.proximity, config.tolerance)
-    return MAML(config.inner_lr, config.steps, first_order=config.name == "fomaml")
+    if isinstance(config, AnilConfig | ProtonetConfig | RidgeConfig):
+        head = Head.of(model, input_shape, config.head)
+        if isinstance(config, AnilConfig):
+            return ANIL(config.inner_lr, config.steps, head)
+        if isinstance(config, RidgeConfig):
+            return Ridge(config.l2, config.scale, head)
+        return ProtoNet(head)
+    if config.name == "meta-sgd":
+        return MetaSGD(config.inner_lr, config.steps)
+    return MAML(config.inner_lr, config.steps)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.func import grad_and_value
 
-from metaaudit.learners.base import Forward, InstanceLoss
+from metaaudit.learners.base import Forward, InstanceLoss, Learner
 from metaaudit.models import Params
 
 SHRINK, GROW = 0.5, 1.2
@@ -17,7 +17,7 @@ ROUNDING = 4.0
 
 
 @dataclass(frozen=True)
-class IMAML:
+class IMAML(Learner):
     """Accelerated descent on ``(1/n) sum_i w_i loss_i + (rho/2) ||theta - lambda||^2``.
 
     Nesterov's method with restarts (O'Donoghue and Candes, 2015). A step without enough decrease

@@ -7,24 +7,21 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.func import grad
 
-from metaaudit.learners.base import Forward, InstanceLoss
+from metaaudit.learners.base import Forward, InstanceLoss, Learner
 from metaaudit.models import Params
 
 
 @dataclass(frozen=True)
-class MAML:
+class MAML(Learner):
     """K inner SGD steps.
 
     Attributes:
         inner_lr: Inner learning rate.
         steps: Number of steps K.
-        first_order: Whether derivatives ignore how the inner gradients depend on the
-            meta-parameters (first-order MAML). The meta-update is then no gradient of any loss.
     """
 
     inner_lr: float
     steps: int
-    first_order: bool = False
 
     def adapt(
         self,
@@ -43,7 +40,5 @@ class MAML:
         theta = params
         for _ in range(self.steps):
             gradient = grad(inner)(theta)
-            if self.first_order:
-                gradient = {name: g.detach() for name, g in gradient.items()}
             theta = {name: p - self.inner_lr * gradient[name] for name, p in theta.items()}
         return theta

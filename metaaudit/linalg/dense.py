@@ -12,7 +12,7 @@ DIRECT_TOLERANCE = 1e-6
 
 
 def materialise(matvec: MatVec, size: int, *, like: Tensor, block: int = 64) -> Tensor:
-    """The matrix ``[size, size]`` of an operator, float64, by products with unit vectors."""
+    """The transposed matrix ``[size, size]`` of an operator, float64, from unit vectors."""
     eye = torch.eye(size, dtype=torch.float64, device=like.device)
     columns = [matvec(eye[start : start + block]).double() for start in range(0, size, block)]
     return torch.cat(columns)
@@ -34,6 +34,22 @@ def solve_dense(matvec: MatVec, rhs: Tensor) -> Solution:
     value = ((rhs @ basis) / eigenvalues) @ basis.T
     definite = bool(eigenvalues[0] > 0)
     return _direct(value, rhs - value @ matrix, rhs, solver="dense", definite=definite)
+
+
+def solve_general(matvec: MatVec, rhs: Tensor) -> Solution:
+    """Solves ``A x = b`` with the materialised matrix, which need not be symmetric.
+
+    Args:
+        matvec: Applies ``A`` to the rows of ``[n_rhs, size]``.
+        rhs: ``[n_rhs, size]``.
+
+    Raises:
+        LinAlgError: The matrix is singular.
+    """
+    rhs = rhs.double()
+    transposed = materialise(matvec, rhs.shape[1], like=rhs)
+    value = torch.linalg.solve(transposed, rhs, left=False)
+    return _direct(value, rhs - value @ transposed, rhs, solver="dense", definite=True)
 
 
 class LowRankSolver:

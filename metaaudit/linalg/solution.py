@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 MatVec = Callable[[Tensor], Tensor]
-"""``[n_rhs, size] -> [n_rhs, size]``: a symmetric operator applied to each row.
+"""``[n_rhs, size] -> [n_rhs, size]``: an operator applied to each row; symmetric, but for GMRES.
 
 Row ``r`` of the result depends on row ``r`` alone, and a row of zeros gives zeros. ``cg`` always
 hands over all rows, zeros for the right-hand sides that are finished: its operator may be another

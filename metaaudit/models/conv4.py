@@ -4,22 +4,14 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from torch import Tensor, nn
+from torch import nn
 
-from metaaudit.config.schema import Conv4Config
-from metaaudit.errors import ModelError
+from metaaudit.config.model import Conv4Config
+from metaaudit.models.images import SpatialMean, check_images, check_positions
 
 BLOCKS = 4
 MOST_GROUPS = 8
 GROUP_CHANNELS = 4
-
-
-class SpatialMean(nn.Module):
-    """Mean over positions: ``[batch, channels, height, width] -> [batch, channels]``."""
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Averages the last two dimensions."""
-        return inputs.mean((-2, -1))
 
 
 def conv4(config: Conv4Config, input_shape: tuple[int, ...]) -> nn.Module:
@@ -28,21 +20,11 @@ def conv4(config: Conv4Config, input_shape: tuple[int, ...]) -> nn.Module:
     Raises:
         ModelError: The images have other channels, or are too small for four poolings.
     """
-    if len(input_shape) != 3 or input_shape[0] != config.in_channels:
-        raise ModelError(
-            "model.in_channels",
-            f"is {config.in_channels} but the tasks' inputs have shape {list(input_shape)}",
-            "images [channels, height, width]",
-        )
+    sides = check_images(input_shape, config.in_channels)
     pooled = config.downsample == "max_pool"
-    height, width = (side // 2**BLOCKS for side in input_shape[1:])
-    if pooled and not height * width:
-        raise ModelError(
-            "model.downsample",
-            f"four 2x2 poolings leave nothing of {input_shape[1]}x{input_shape[2]} images",
-            f"sides of at least {2**BLOCKS}",
-            "use downsample: stride",
-        )
+    height, width = (side // 2**BLOCKS for side in sides)
+    if pooled:
+        check_positions("downsample: max_pool", input_shape, (height, width))
     blocks = [
         _block(config.in_channels if i == 0 else config.hidden, config) for i in range(BLOCKS)
     ]

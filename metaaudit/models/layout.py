@@ -42,7 +42,7 @@ class Layout:
         sizes = [math.prod(shape) for shape in self.shapes.values()]
         parts = torch.split(vector, sizes, dim=-1)
         return {
-            name: part.reshape(*vector.shape[:-1], *shape)
+            name: part.reshape((*vector.shape[:-1], *shape))
             for (name, shape), part in zip(self.shapes.items(), parts, strict=True)
         }
 

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from torch import nn
 
-from metaaudit.config.schema import MlpConfig
+from metaaudit.config.model import MlpConfig
 
 
 def mlp(config: MlpConfig, input_shape: tuple[int, ...]) -> nn.Module:

@@ -4,7 +4,7 @@ The double backward of torch's batch and layer normalisation is not itself diffe
 2.13): their third derivative is silently wrong, by 8% and 7% in small examples. The total Hessian
 of MAML and the influence of support instances are third derivatives, so these layers, and instance
 normalisation, which rests on the same code, are replaced by elementary operations. Running
-statistics are never used, as in MAML: evaluation mode with them drops such a model to chance.
+statistics are used on request alone: evaluation mode with them drops a model of MAML to chance.
 """
 
 from __future__ import annotations
@@ -24,9 +24,11 @@ class ElementaryNorm(nn.Module):
 
     Args:
         norm: The module whose parameters and ``eps`` it takes over.
+        running: Whether a batch normalisation uses its running statistics, which then are buffers
+            under the names that torch has for them; nothing ever changes them but loading.
     """
 
-    def __init__(self, norm: Replaced) -> None:
+    def __init__(self, norm: Replaced, *, running: bool = False) -> None:
         super().__init__()
         self.eps = norm.eps
         self.kind = type(norm)
@@ -35,6 +37,27 @@ class ElementaryNorm(nn.Module):
         self.bias: Tensor | None
         self.register_parameter("weight", norm.weight)
         self.register_parameter("bias", norm.bias)
+        self.running = running and isinstance(norm, _BatchNorm)
+        if self.running:
+            assert isinstance(norm, _BatchNorm)
+            tracked = norm.running_mean, norm.running_var
+            mean, variance = (
+                made if kept is None else kept.detach().clone()
+                for kept, made in zip(
+                    tracked,
+                    (torch.zeros(norm.num_features), torch.ones(norm.num_features)),
+                    strict=True,
+                )
+            )
+            self.running_mean: Tensor
+            self.running_var: Tensor
+            self.register_buffer("running_mean", mean)
+            self.register_buffer("running_var", variance)
+
+    @property
+    def coupled(self) -> bool:
+        """Whether an output depends on the other inputs of its batch."""
+        return issubclass(self.kind, _BatchNorm) and not self.running
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Returns the normalised inputs, scaled and shifted."""
@@ -47,21 +70,30 @@ class ElementaryNorm(nn.Module):
             dims = positions
         else:
             dims = (0, *positions)
+        if self.running:
+            mean, variance = self.running_mean.reshape(shape), self.running_var.reshape(shape)
+            return self._scaled((inputs - mean) * torch.rsqrt(variance + self.eps), shape)
         centred = inputs - inputs.mean(dims, keepdim=True)
         scaled = centred * torch.rsqrt((centred * centred).mean(dims, keepdim=True) + self.eps)
-        scaled = scaled if self.weight is None else scaled * self.weight.reshape(shape)
+        return self._scaled(scaled, shape)
+
+    def _scaled(self, inputs: Tensor, shape: tuple[int, ...]) -> Tensor:
+        scaled = inputs if self.weight is None else inputs * self.weight.reshape(shape)
         return scaled if self.bias is None else scaled + self.bias.reshape(shape)
 
 
 def with_elementary_norms(
-    module: nn.Module, done: dict[nn.Module, nn.Module] | None = None
+    module: nn.Module, *, running: bool = False, done: dict[nn.Module, nn.Module] | None = None
 ) -> nn.Module:
     """Replaces the normalisations in ``module``, shared ones by one module, and returns it."""
     done = {} if done is None else done
     if module not in done:
-        done[module] = ElementaryNorm(module) if isinstance(module, Replaced) else module
+        if isinstance(module, Replaced):
+            done[module] = ElementaryNorm(module, running=running)
+        else:
+            done[module] = module
         # Not named_children(), which passes over the second name of a shared module.
         for name, child in module._modules.items():
             if child is not None:
-                setattr(module, name, with_elementary_norms(child, done))
+                setattr(module, name, with_elementary_norms(child, running=running, done=done))
     return done[module]

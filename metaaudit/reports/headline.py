@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from metaaudit.runs.saved import SavedRun
 
+COUPLED = (
+    "The instances of a set are coupled: the network normalises by the statistics of the batch at "
+    "hand, so that an instance acts on the others of its set through them too. Its influence is "
+    "that of its loss; its place in the statistics stays."
+)
+
 
 def run_name(run: SavedRun) -> str:
     """The name of the run's folder."""
@@ -23,3 +29,8 @@ def headline(run: SavedRun) -> str:
 def warnings(run: SavedRun) -> list[str]:
     """The run's warnings, each once."""
     return list(dict.fromkeys([*run.manifest["warnings"], *run.findings["warnings"]]))
+
+
+def notes(run: SavedRun) -> list[str]:
+    """What a reader has to know of how the network makes its predictions."""
+    return [COUPLED] if run.manifest.get("coupled") else []

@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from metaaudit.reports import charts, text
-from metaaudit.reports.headline import headline, run_name, warnings
+from metaaudit.reports.headline import headline, notes, run_name, warnings
 from metaaudit.reports.views import SolveView, Views
 from metaaudit.runs.saved import SIGN, SavedRun
 
@@ -25,6 +25,7 @@ def render_html(run: SavedRun) -> str:
         name=run_name(run),
         headline=headline(run),
         warnings=warnings(run),
+        notes=notes(run),
         sign=SIGN,
         counts=run.findings["counts"],
         cards=views.cards(),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from metaaudit.reports.headline import headline, run_name, warnings
+from metaaudit.reports.headline import headline, notes, run_name, warnings
 from metaaudit.reports.text import number, percent, printable, score, signed, z_score
 from metaaudit.runs.saved import SIGN, SavedRun
 
@@ -59,6 +59,7 @@ def render_markdown(run: SavedRun) -> str:
         ),
         "Influence says what hurts, the mislabel score what is wrongly labelled: they are "
         "different signals. A ranking always has a top; only what is marked is a finding.",
+        *notes(run),
         f"Mean evaluation loss {number(run.manifest['evaluation']['mean_loss'])}, "
         f"accuracy {percent(run.manifest['evaluation']['mean_accuracy'])}; "
         f"metaaudit {escape(run.manifest['metaaudit_version'])}.",

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from metaaudit.bilevel import Adaptation, batch_gradients
-from metaaudit.config.schema import TrainingConfig
+from metaaudit.config.training import TrainingConfig
 from metaaudit.errors import IncompleteError
 from metaaudit.inputs.task_set import TaskSet
 from metaaudit.models import Params

@@ -22,9 +22,9 @@ import numpy as np
 import yaml
 from sklearn.metrics import roc_auc_score
 
-from metaaudit.config.schema import EpisodeConfig, OmniglotConfig
+from metaaudit.config.tasks import EpisodeConfig, OmniglotConfig
 from metaaudit.inputs.episodes import write_episodes
-from metaaudit.inputs.omniglot import load_omniglot
+from metaaudit.inputs.tasks import load_tasks
 from metaaudit.training import Planted, plant
 
 
@@ -83,8 +83,8 @@ def write_tasks(args: argparse.Namespace) -> Planted:
             eval={"tasks": 40, "seed": seed},
         )
 
-    train, first = load_omniglot(sample(1))
-    _, second = load_omniglot(sample(2))
+    train, first = load_tasks(sample(1))
+    _, second = load_tasks(sample(2))
     share = 0 if args.clean else 1
     planted = plant(
         train,

@@ -27,7 +27,7 @@ from metaaudit.bilevel import (
     Unrolled,
     total_gradients,
 )
-from metaaudit.config.schema import InfluenceConfig
+from metaaudit.config.influence import InfluenceConfig
 from metaaudit.influence import instance_influence, task_influence
 from metaaudit.inputs.task_set import TaskSet
 from metaaudit.loading import Problem

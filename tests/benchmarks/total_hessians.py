@@ -33,7 +33,7 @@ from metaaudit.bilevel import (
     outer_factors,
     total_gradients,
 )
-from metaaudit.config.schema import InfluenceConfig
+from metaaudit.config.influence import InfluenceConfig
 from metaaudit.curvature import Factors, fisher_terms
 from metaaudit.influence import task_influence
 from metaaudit.inputs.task_set import TaskSet

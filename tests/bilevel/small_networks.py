@@ -17,7 +17,7 @@ from metaaudit.bilevel import (
     unit_weights,
     weight_derivatives,
 )
-from metaaudit.config.schema import InfluenceConfig
+from metaaudit.config.influence import InfluenceConfig
 from metaaudit.curvature import Network
 from metaaudit.inputs.task_set import ImagePool, Task, TaskSet
 from metaaudit.models import Layout, Model

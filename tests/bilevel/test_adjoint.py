@@ -18,7 +18,7 @@ from metaaudit.bilevel import (
     outer_factors,
 )
 from metaaudit.bilevel.adjoint import auto_damping
-from metaaudit.config.schema import SOLVERS, InfluenceConfig
+from metaaudit.config.influence import SOLVERS, InfluenceConfig
 from metaaudit.curvature import fisher_terms
 from metaaudit.errors import ConfigError, IncompleteError
 from metaaudit.learners import MAML

@@ -6,7 +6,7 @@ import torch
 from torch.func import grad, hessian, jacrev
 
 from metaaudit.bilevel import AdjointSolver, TotalHessian, Unrolled, total_gradients
-from metaaudit.config.schema import InfluenceConfig
+from metaaudit.config.influence import InfluenceConfig
 from metaaudit.influence import instance_influence, task_influence
 from metaaudit.models import Layout
 from tests.bilevel.convex import DELTA, OBJECTIVE, RHO, ClosedForm, batching, tasks

@@ -7,7 +7,8 @@ from torch.func import hessian, jacrev
 
 from metaaudit.bilevel import InnerMethod, InnerProblem, Objective
 from metaaudit.bilevel.inner import exact
-from metaaudit.config.schema import Conv4Config, InfluenceConfig
+from metaaudit.config.influence import InfluenceConfig
+from metaaudit.config.model import Conv4Config
 from metaaudit.errors import ConfigError
 from metaaudit.learners import MAML
 from metaaudit.models import Model, build_model

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from metaaudit import __version__
-from metaaudit.config.schema import EpisodeImageConfig
+from metaaudit.config.tasks import ValuesConfig
 from metaaudit.inputs.episodes import read_episodes
 from tests.small import DATA, QUERIES, SHOTS, WAYS, Case, cli, files, shell, succeeds, write_case
 
@@ -85,8 +85,17 @@ def test_validate_says_what_it_found(trained_case: Case) -> None:
         f"{WAYS * SHOTS} support and {WAYS * QUERIES} query"
     )
     assert lines[1].startswith(f"evaluation tasks: {N_EVAL}, ")
-    assert "shape [1, 8, 8], values 0 to 1 " in lines[2]
-    assert lines[3] == f"model: {64 * 8 + 8 + 8 * WAYS + WAYS} parameters in 4 tensors"
+    assert lines[2] == "classes: 16 in training, 7 in evaluation"
+    assert "shape [1, 8, 8], values 0 to 1 " in lines[3]
+    assert lines[4] == (
+        f"labels: {SHOTS} support and {QUERIES} query a class in training, "
+        f"{SHOTS} support and {QUERIES} query a class in evaluation"
+    )
+    n_params = 64 * 8 + 8 + 8 * WAYS + WAYS
+    assert lines[5] == f"model: {n_params} parameters in 4 tensors; each instance by itself"
+    assert lines[6] == "learner: maml (inner_lr 0.3, steps 2)"
+    assert lines[8:10] == ["mapping: 4 tensors by name", "  1.weight -> 1.weight [8, 64]"]
+    assert "accuracy" in lines[13] and "chance 0.333" in lines[13]
     assert lines[-1] == "ok"
     assert files(trained_case.folder) == before
 
@@ -370,9 +379,9 @@ def test_pruned_tasks_read_back_and_can_be_scored(
     after = files(trained_case.folder)
     assert {name: after[name] for name in before} == before
 
-    pruned = read_episodes(new, EpisodeImageConfig())
+    pruned = read_episodes(new, ValuesConfig())
     gone = {(item["task_id"], item["set"], item["instance_id"]) for item in plan["items"]}
-    original = read_episodes(trained_case.folder / "train.npz", EpisodeImageConfig())
+    original = read_episodes(trained_case.folder / "train.npz", ValuesConfig())
     if drop == "tasks":
         dropped = {task_id for task_id, _, _ in gone}
         assert pruned.task_ids == [name for name in original.task_ids if name not in dropped]

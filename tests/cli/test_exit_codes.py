@@ -235,7 +235,6 @@ BAD: dict[str, tuple[Break, str]] = {
     "model too small": (change_config({"model.ways": 2}), "ways"),
     "unreadable zip": (unreadable_zip, "small.zip"),
     "unreadable image": (unreadable_image, ".png"),
-    "fomaml": (change_config({"learner.name": "fomaml"}), "score the checkpoint as"),
     "existing run": (existing_run, "exists already"),
     "run is a file": (run_is_a_file, "exists already"),
     "parent is a file": (parent_is_a_file, "cannot be written"),

@@ -9,16 +9,25 @@ from typing import Any, get_args
 import pytest
 
 from metaaudit.config import Config, load_config, template_text
-from metaaudit.config.schema import SOLVERS, FactoryConfig, InfluenceConfig, OmniglotConfig
+from metaaudit.config.influence import SOLVERS, InfluenceConfig
+from metaaudit.config.model import FactoryConfig
 from metaaudit.config.strict_yaml import parse_yaml
+from metaaudit.config.tasks import OmniglotConfig
 from metaaudit.errors import ConfigError
 
 MINIMAL = """\
 model: {name: mlp}
-learner: {inner_lr: 0.4, steps: 3}
+learner: {name: maml, inner_lr: 0.4, steps: 3}
 checkpoint: w.pt
 tasks: {format: episodes, train: a.npz, eval: b.npz}
 """
+
+
+def sampled(keys: str) -> str:
+    """Overrides the tasks by ones of Omniglot with these keys."""
+    tail = "" if "eval:" in keys else ", eval: {tasks: 1}"
+    return f"tasks={{format: omniglot, root: d, train: {{tasks: 1}}, {keys}{tail}}}"
+
 
 SCALARS = [
     ("1e-3", 0.001),
@@ -46,9 +55,10 @@ BAD_OVERRIDES = [
     ("influence.solver=cg", ["'cg' does not solve curvature 'task-fisher'"]),
     ("influence.fdr=1", ["got 1", "a number below 1"]),
     ("learner.name=mml", ["got 'mml'", "did you mean 'maml'?"]),
-    ("learner.name=imaml", ["imaml needs proximity", "try proximity: 1.0"]),
-    ("learner.proximity=1", ["proximity is a key of learner imaml, not of maml"]),
-    ("learner.tolerance=1e-3", ["tolerance is a key of learner imaml, not of maml"]),
+    ("learner.name=imaml", ["learner.proximity: is missing"]),
+    ("learner.proximity=1", ["learner.proximity: unknown key", "name, inner_lr, steps"]),
+    ("learner={inner_lr: 1, steps: 1}", ["does not say of which kind it is", "name: maml|fomaml"]),
+    ("learner={name: protonet, steps: 1}", ["learner.steps: unknown key", "name, head"]),
     ("influence.derivative=implicite", ["'unrolled' or 'implicit'", "did you mean 'implicit'?"]),
     ("influence.inner.inverse=ggn", ["inner is for derivative 'implicit'"]),
     ("influence.inner.invers=ggn", ["influence.inner.invers: unknown key", "'inverse'?"]),
@@ -59,20 +69,42 @@ BAD_OVERRIDES = [
     ("influence.fisher=mc", ["got 'mc'", "'true' or 'empirical'"]),
     ("influence.curvature=fisher", ["did you mean 'task-fisher'?"]),
     ("influence.preconditioner=kfac", ["did you mean 'ekfac'?"]),
-    ("learner={inner_lrr: 1, steps: 1}", ["inner_lrr", "'inner_lr'?", "(and 1 more)"]),
+    ("learner={name: maml, inner_lrr: 1, steps: 1}", ["inner_lrr", "'inner_lr'?", "(and 1 more)"]),
     ("learner.inner_lr=.inf", ["got inf", "a finite number"]),
     ("training.epochs='5'", ["training.epochs: got '5'", "a whole number"]),
     ("training.epochs=true", ["got true", "a whole number"]),
     ("training.epochs=2.0", ["got 2.0", "a whole number"]),
     ("training.lr=true", ["got true", "a number"]),
     ("training=", ["got nothing", "a section of keys and values"]),
-    ("model={}", ["name: conv4|mlp or factory: module:callable"]),
-    ("model.name=conv5", ["model.name: got 'conv5'", "conv4|mlp or factory"]),
+    ("model={}", ["name: conv4|mlp|l2l", "or factory: module:callable"]),
+    ("model.name=conv5", ["model.name: got 'conv5'", "did you mean 'conv4'?"]),
     ("model=3", ["model: got 3", "a section"]),
     ("model.hidden=[1, a]", ["model.hidden.1: got 'a'"]),
     ("model={factory: nocolon}", ["model.factory: got 'nocolon'", "module:callable"]),
-    ("tasks.format=omni", ["tasks.format: got 'omni'", "episodes|omniglot"]),
+    (
+        "tasks.format=omni",
+        [
+            "tasks.format: got 'omni'",
+            "omniglot|idx|",
+            "|episodes|factory",
+            "did you mean 'omniglot'?",
+        ],
+    ),
     ("tasks={format: episodes}", ["tasks.train: is missing", "(and 1 more)"]),
+    (sampled("rotations: [45]"), ["tasks.rotations.0: got 45", "90, 180 or 270"]),
+    (sampled("rotations: [90, 180, 90]"), ["tasks: rotations names a turn twice"]),
+    (sampled("eval: {tasks: 1, split: a, images: 0.5}"), ["tasks.eval: split and images are two"]),
+    (sampled("eval: {tasks: 1, images: 1}"), ["tasks.eval.images: got 1", "a number below 1"]),
+    (sampled("image: {size: 0}"), ["tasks.image.size: got 0", "a number above 0"]),
+    (sampled("image: {colour: red}"), ["tasks.image.colour: got 'red'", "'grey' or 'rgb'"]),
+    (sampled("image: {mean: 0.5}"), ["tasks.image.mean: got 0.5", "a list"]),
+    (sampled("image: {std: [0.5, 0]}"), ["tasks.image.std.1: got 0", "a number above 0"]),
+    (sampled("image: {mean: [1, 2]}"), ["image.mean has 2 numbers for colour 'grey'; expected 1"]),
+    (sampled("image: {mean: [1, 2, 3], colour: grey}"), ["mean has 3 numbers"]),
+    (
+        sampled("image: {std: [1, 2], colour: rgb}"),
+        ["image.std has 2 numbers for colour 'rgb'; expected 1 or 3"],
+    ),
     ("tasks.image.invert=yes", ["tasks.image.invert: got 'yes'", "true or false"]),
     ("checkpoint=[a, b]", ["checkpoint: got ['a', 'b']", "text"]),
     ("model.name.x=1", ["model.name is a value, not a section"]),
@@ -94,9 +126,14 @@ BAD_COMBINATIONS = [
         "influence.inner.proximity=2",
         "influence.inner.proximity is that of the learner imaml; change learner.proximity",
     ),
+    ("learner.name=fomaml learner.proximity=1", "learner.proximity: unknown key"),
+    ("learner.name=anil influence.derivative=implicit", "is for the learners maml and imaml"),
+    ("influence.curvature=jacobian", "jacobian is for the learners fomaml and reptile"),
+    ("learner.name=reptile influence.curvature=exact", "use learner.name: maml"),
+    ("learner.name=meta-sgd influence.curvature=ekfac", "does not know the meta-parameters of"),
     (
-        "learner.name=fomaml learner.proximity=1",
-        "proximity is a key of learner imaml, not of fomaml",
+        "learner={'name':'ridge'} influence.curvature=ggn influence.preconditioner=ekfac",
+        "the meta-parameters of ridge",
     ),
     ("learner.name=imaml learner.proximity=0", "a number above 0"),
     ("influence.curvature=ekfac influence.solver=cg", "expected one of auto, ekfac"),
@@ -119,6 +156,8 @@ BAD_COMBINATIONS = [
 
 GOOD_COMBINATIONS = [
     "learner.name=imaml learner.proximity=0.5 learner.tolerance=1e-6",
+    "learner.name=anil learner.head=classifier",
+    "learner.name=reptile influence.solver=gmres",
     "influence.derivative=implicit influence.inner.inverse=ggn influence.inner.proximity=2",
     "influence.derivative=implicit influence.inner.basis=shared influence.fisher=empirical",
     "influence.curvature=ekfac influence.solver=ekfac",
@@ -194,12 +233,23 @@ def test_what_goes_together_is_read(tmp_path: Path, overrides: str) -> None:
 @pytest.mark.parametrize("curvature", SOLVERS)
 def test_each_curvature_takes_its_solvers_and_no_other(tmp_path: Path, curvature: str) -> None:
     path = write(tmp_path, MINIMAL)
+    learner = ["learner.name=fomaml"] if curvature == "jacobian" else []
     accepted = set()
     for solver in get_args(InfluenceConfig.model_fields["solver"].annotation):
         with contextlib.suppress(ConfigError):
-            load_config(path, [f"influence.curvature={curvature}", f"influence.solver={solver}"])
+            load_config(
+                path, [*learner, f"influence.curvature={curvature}", f"influence.solver={solver}"]
+            )
             accepted.add(solver)
     assert accepted == set(SOLVERS[curvature])
+
+
+@pytest.mark.parametrize("name", ["fomaml", "reptile"])
+def test_a_learner_that_follows_a_field_has_its_jacobian(tmp_path: Path, name: str) -> None:
+    path = write(tmp_path, MINIMAL + "influence: {fdr: 0.1}\n")
+    assert load_config(path).influence.curvature == "task-fisher"
+    influence = load_config(path, [f"learner.name={name}"]).influence
+    assert (influence.curvature, influence.fdr) == ("jacobian", 0.1)
 
 
 @pytest.mark.parametrize(
@@ -251,10 +301,9 @@ def test_relative_paths_start_at_the_file(tmp_path: Path) -> None:
     assert isinstance(config.model, FactoryConfig)
     assert config.model.path == folder / "src"
     assert load_config(path, ["checkpoint=/abs/w.pt"]).checkpoint == Path("/abs/w.pt")
-    omniglot = "tasks={format: omniglot, root: d, train: {tasks: 1, classes: 5}, eval: {tasks: 1}}"
-    tasks = load_config(path, [omniglot]).tasks
+    tasks = load_config(path, [sampled("splits: s.csv")]).tasks
     assert isinstance(tasks, OmniglotConfig)
-    assert tasks.root == folder / "d"
+    assert [tasks.root, tasks.splits] == [folder / "d", folder / "s.csv"]
 
 
 def test_config_round_trips_through_json(tmp_path: Path) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import pickle
+import tracemalloc
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from metaaudit.config.schema import EpisodeImageConfig, EpisodesConfig
+from metaaudit.config.tasks import EpisodesConfig, ValuesConfig
 from metaaudit.errors import TaskSetError
 from metaaudit.inputs.arrays import write_arrays
 from metaaudit.inputs.episodes import load_episodes, read_episodes, write_episodes
@@ -21,7 +24,7 @@ from metaaudit.inputs.task_set import SETS, ImagePool, Task, TaskSet
 from metaaudit.inputs.tasks import load_tasks
 
 Arrays = dict[str, Any]
-DEFAULT = EpisodeImageConfig()
+DEFAULT = ValuesConfig()
 SUFFIXES = ["npz", "h5", "hdf5"]
 
 
@@ -101,7 +104,7 @@ def test_round_trip(tmp_path: Path, suffix: str, task_set: TaskSet) -> None:
 )
 def test_image_options_are_baked_in(tmp_path: Path, suffix: str, image: Any) -> None:
     source = write(tmp_path / f"a.{suffix}", arrays())
-    task_set = read_episodes(source, EpisodeImageConfig(**image))
+    task_set = read_episodes(source, ValuesConfig(**image))
     write_episodes(tmp_path / f"b.{suffix}", task_set)
     check_same_inputs(read_episodes(tmp_path / f"b.{suffix}", DEFAULT), task_set)
 
@@ -138,6 +141,59 @@ def test_text_of_other_writers_is_read(tmp_path: Path) -> None:
     assert read_episodes(path, DEFAULT).task_ids == ["eins", "zwölf"]
     np.savez(tmp_path / "a.npz", task_id=np.array([b"a", b"b"]), **arrays())
     assert read_episodes(tmp_path / "a.npz", DEFAULT).task_ids == ["a", "b"]
+
+
+NAMINGS = {
+    "maml-pytorch": ("x_spt", "y_spt", "x_qry", "y_qry"),
+    "torchmeta": ("train_inputs", "train_targets", "test_inputs", "test_targets"),
+}
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("names", NAMINGS.values(), ids=NAMINGS.keys())
+def test_names_of_other_code_bases(tmp_path: Path, suffix: str, names: tuple[str, ...]) -> None:
+    ids = {"task_id": ["a", "b"], "query_id": [["p", "q", "r"], ["s", "t", "u"]]}
+    own = write(tmp_path / f"own.{suffix}", with_changes(**ids))
+    renamed = dict(zip(names, arrays().values(), strict=True)) | ids
+    other = write(tmp_path / f"other.{suffix}", renamed)
+    wanted = read_episodes(own, DEFAULT)
+    assert read_episodes(other, DEFAULT).content_hash == wanted.content_hash
+    renamed[names[3]] = [[0, 1, 2], [0, 0, 0]]
+    with pytest.raises(TaskSetError, match="label 2 is in its query"):
+        read_episodes(write(other, renamed), DEFAULT)
+    del renamed[names[1]]
+    with pytest.raises(TaskSetError, match=f"lacks {names[1]}; expected {', '.join(names)}"):
+        read_episodes(write(other, renamed), DEFAULT)
+    with pytest.raises(TaskSetError, match=f"holds 'support_x' and '{names[0]}'; expected"):
+        read_episodes(write(other, renamed | arrays()), DEFAULT)
+
+
+def test_foreign_orders_of_bytes_and_axes(tmp_path: Path) -> None:
+    content = {name: a.astype(np.float32) for name, a in arrays().items() if a.ndim > 2}
+    wanted = read_episodes(write(tmp_path / "a.npz", with_changes(**content)), DEFAULT)
+    turned = {name: np.asfortranarray(a.astype(">f4")) for name, a in content.items()}
+    found = read_episodes(write(tmp_path / "b.npz", with_changes(**turned)), DEFAULT)
+    assert found.content_hash == wanted.content_hash
+
+
+@pytest.mark.parametrize("suffix", ["npz", "h5"])
+def test_no_input_is_held_twice(tmp_path: Path, suffix: str) -> None:
+    """Beside the pool there is one task, and a block of HDF5, and not the whole of an array."""
+    shape, megabyte = (64, 8, 1, 128, 128), 1 << 20
+    content = {
+        "support_x": np.zeros(shape, np.float32),
+        "support_y": np.tile(np.arange(8) % 2, (64, 1)),
+        "query_x": np.zeros(shape, np.float32),
+        "query_y": np.tile(np.arange(8) % 2, (64, 1)),
+    }
+    path = write(tmp_path / f"large.{suffix}", content)
+    del content
+    tracemalloc.start()
+    task_set = read_episodes(path, DEFAULT)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert task_set.pool.pixels.nbytes == 64 * megabyte
+    assert peak < (64 + 40) * megabyte
 
 
 def test_load_tasks_reads_both_files(tmp_path: Path) -> None:
@@ -215,6 +271,11 @@ BAD: dict[str, tuple[Arrays, str]] = {
         r"class_names: '\\x1b\[31m' holds a control character",
     ),
     "few class names": (with_changes(class_names=[["a", "b"], ["a", ""]]), "names 1 classes"),
+    "labels from 1": (
+        with_changes(support_y=[[1, 2, 1, 2]] * 2, query_y=[[1, 2, 2]] * 2),
+        "task 'task-0': has label 2 but not 0; expected labels 0..ways-1; renumber them",
+    ),
+    "another naming's array": (with_changes(x_spt=[[1]]), "holds 'support_x' and 'x_spt'"),
     "wrong ids": (with_changes(query_id=[["a"], ["b"]]), r"query_id: has shape \(2, 1\)"),
 }
 
@@ -284,6 +345,20 @@ def replaced_link(link: Any) -> Callable[[Path], None]:
     return make
 
 
+def with_bytes(extra: int) -> Callable[[Path], None]:
+    """A whole ``.npz`` with an array that is longer or shorter than it says."""
+
+    def make(path: Path) -> None:
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, array in arrays().items():
+                stream = io.BytesIO()
+                np.save(stream, array)
+                data = stream.getvalue() + bytes(max(extra, 0))
+                archive.writestr(f"{name}.npy", data[:extra] if extra < 0 else data)
+
+    return make
+
+
 def stored_outside(path: Path) -> None:
     content = arrays()
     outside = path.with_name("raw.bin")
@@ -326,6 +401,8 @@ BAD_FILES: list[tuple[str, Callable[[Path], Any], str]] = [
     ("outside.h5", stored_outside, "query_x: is stored in another file"),
     ("virtual.h5", virtual, "query_x: is stored in another file"),
     ("huge.h5", huge, "does not fit into memory"),
+    ("long.npz", with_bytes(1), "cannot be read .an array is longer than its header says"),
+    ("short.npz", with_bytes(-1), "cannot be read"),
     ("wrong.csv", lambda path: path.touch(), "has the suffix '.csv'"),
     ("missing.npz", lambda path: None, "does not exist"),
     ("folder.npz", lambda path: path.mkdir(), "is a folder"),

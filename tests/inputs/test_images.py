@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from metaaudit.config.tasks import Colour
 from metaaudit.errors import TaskSetError
-from metaaudit.inputs.images import decode_image
+from metaaudit.inputs.images import decode_image, resized
 
 
 def png(image: Image.Image) -> bytes:
@@ -62,12 +63,52 @@ def test_one_bit_images_are_resized_with_antialiasing() -> None:
 
 def test_colour_comes_channels_first() -> None:
     image = Image.new("RGB", (8, 8), (10, 20, 30))
-    pixels = decode_image(png(image), 4, "x", "RGB")
+    pixels = decode_image(png(image), 4, "x", "rgb")
     assert pixels.shape == (3, 4, 4)
     assert pixels[:, 0, 0].tolist() == [10, 20, 30]
 
 
-def test_same_size_keeps_pixels() -> None:
+@pytest.mark.parametrize("size", [50, None])
+def test_same_size_keeps_pixels(size: int | None) -> None:
     assert np.array_equal(
-        decode_image(WHOLE, 50, "x")[0], np.asarray(Image.open(io.BytesIO(WHOLE)))
+        decode_image(WHOLE, size, "x")[0], np.asarray(Image.open(io.BytesIO(WHOLE)))
     )
+
+
+def test_images_keep_their_size_where_none_is_asked() -> None:
+    wide = png(Image.new("L", (9, 4)))
+    assert decode_image(wide, None, "x").shape == (1, 4, 9)
+    assert decode_image(wide, None, "x", "rgb").shape == (3, 4, 9)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK"])
+def test_all_modes_have_the_channels_that_are_asked(mode: str) -> None:
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8))
+    stream = io.BytesIO()
+    kind = "JPEG" if mode == "CMYK" else "PNG"
+    # A palette with transparency is one that Pillow warns of.
+    options = {"transparency": bytes(range(256))} if mode == "P" else {}
+    image.convert(mode).save(stream, kind, **options)
+    assert decode_image(stream.getvalue(), 4, "x", "grey").shape == (1, 4, 4)
+    assert decode_image(stream.getvalue(), 4, "x", "rgb").shape == (3, 4, 4)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("colour", ["grey", "rgb"])
+@pytest.mark.parametrize("size", [None, 8, 5, 20])
+def test_arrays_are_resized_as_files_are(channels: int, colour: Colour, size: int | None) -> None:
+    shape = (3, channels, 8, 8)
+    pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    before = pixels.copy()
+    found = resized(pixels, size, colour)
+    for image, result in zip(pixels, found, strict=True):
+        flat = image[0] if channels == 1 else image.transpose(1, 2, 0)
+        assert np.array_equal(decode_image(png(Image.fromarray(flat)), size, "x", colour), result)
+    assert found.shape == (3, 1 if colour == "grey" else 3, size or 8, size or 8)
+    assert np.array_equal(pixels, before)
+
+
+def test_arrays_that_are_as_asked_are_not_copied() -> None:
+    pixels = np.zeros((2, 3, 4, 6), dtype=np.uint8)
+    assert resized(pixels, None, "rgb") is pixels
+    assert resized(pixels, None, "grey").shape == (2, 1, 4, 6)

@@ -2,77 +2,61 @@
 
 from __future__ import annotations
 
-import io
-import os
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from metaaudit.config.schema import (
-    EpisodeConfig,
-    EvalSplitConfig,
-    ImageConfig,
-    OmniglotConfig,
-    TrainSplitConfig,
-)
+from metaaudit.config.tasks import OmniglotConfig
 from metaaudit.errors import TaskSetError
-from metaaudit.inputs.omniglot import load_omniglot
+from metaaudit.inputs.omniglot import omniglot_source
 from metaaudit.inputs.task_set import TaskSet
 from metaaudit.inputs.tasks import load_tasks
+from tests.inputs.pictures import (
+    DATA,
+    Files,
+    as_folder,
+    as_zip,
+    config,
+    encoded,
+    used_classes,
+    used_images,
+)
 
-Files = dict[str, bytes]
-
-DATA = Path(os.environ.get("METAAUDIT_DATA", Path(__file__).parents[3] / "shared" / "data"))
 needs_omniglot = pytest.mark.skipif(
     not (DATA / "omniglot").is_dir(),
     reason=f"no Omniglot at {DATA / 'omniglot'} (set METAAUDIT_DATA)",
 )
 
 
-def png(rng: np.random.Generator) -> bytes:
-    stream = io.BytesIO()
-    Image.fromarray(rng.integers(0, 2, (21, 21)).astype(bool)).save(stream, "PNG")
-    return stream.getvalue()
+def drawing(rng: np.random.Generator) -> bytes:
+    return encoded(rng.integers(0, 2, (21, 21)).astype(bool))
 
 
 def alphabets(images: int = 4) -> Files:
     rng = np.random.default_rng(0)
     return {
-        f"{alphabet}/character{character:02d}/{character:04d}_{drawer:02d}.png": png(rng)
+        f"{alphabet}/character{character:02d}/{character:04d}_{drawer:02d}.png": drawing(rng)
         for alphabet in ("Aleph", "Bet")
         for character in range(1, 5)
         for drawer in range(images)
     }
 
 
-def as_folder(root: Path, files: Files) -> Path:
-    for name, data in files.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(data)
-    return root
-
-
-def as_zip(path: Path, files: Files, prefix: str = "small1/") -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, data in files.items():
-            archive.writestr(prefix + name, data)
-    return path
-
-
-def config(root: Path, **options: int) -> OmniglotConfig:
-    sizes = {"train": 6, "eval": 3, "classes": 5, "eval_seed": 1, "ways": 3, "shots": 2} | options
-    return OmniglotConfig(
-        format="omniglot",
-        root=root,
-        image=ImageConfig(size=14, invert=True),
-        episode=EpisodeConfig(ways=sizes["ways"], shots=sizes["shots"], queries=1),
-        train=TrainSplitConfig(tasks=sizes["train"], classes=sizes["classes"], seed=0),
-        eval=EvalSplitConfig(tasks=sizes["eval"], seed=sizes["eval_seed"]),
-    )
+def asked(root: Path, **changes: Any) -> OmniglotConfig:
+    settings: dict[str, Any] = {
+        "image": {"size": 14},
+        "episode": {"ways": 3, "shots": 2, "queries": 1},
+        "train": {"tasks": 6, "classes": 5},
+        "eval": {"tasks": 3},
+    }
+    for key, value in changes.items():
+        settings[key] = {**settings[key], **value} if key in settings else value
+    found = config("omniglot", root, **settings)
+    assert isinstance(found, OmniglotConfig)
+    return found
 
 
 def hashes(tasks: tuple[TaskSet, TaskSet]) -> list[str]:
@@ -95,61 +79,9 @@ def test_every_layout_gives_the_same_tasks(tmp_path: Path) -> None:
         tmp_path / "zips",
         as_folder(tmp_path / "mixed", files),
     ]
-    expected = hashes(load_omniglot(config(roots[0])))
+    expected = hashes(load_tasks(asked(roots[0])))
     for root in roots[1:]:
-        assert hashes(load_tasks(config(root))) == expected, root
-
-
-def test_tasks_are_well_formed(tmp_path: Path) -> None:
-    train, evaluation = load_omniglot(config(as_folder(tmp_path, alphabets())))
-    assert [train.task_ids[0], evaluation.task_ids[-1]] == ["train-s0-00000", "eval-s1-00002"]
-    names = [
-        {name for task in part.tasks for name in task.class_names} for part in (train, evaluation)
-    ]
-    assert not names[0] & names[1]
-    for part in (train, evaluation):
-        assert len(set(part.pool.ids)) == len(part.pool.ids) == len(part.pool.pixels)
-        used = {int(row) for task in part.tasks for row in (*task.support, *task.query)}
-        assert used == set(range(len(part.pool.ids)))
-        for task in part.tasks:
-            assert task.shape == (6, 3)
-            assert len({*task.support.tolist(), *task.query.tolist()}) == 9
-            for rows, labels in ((task.support, task.support_y), (task.query, task.query_y)):
-                for row, label in zip(rows, labels, strict=True):
-                    assert part.pool.ids[row].startswith(task.class_names[label] + "/")
-    assert train.pool.pixels.shape[1:] == (1, 14, 14)
-    assert train.pool.pixels.dtype == np.uint8
-
-
-def test_a_task_does_not_depend_on_how_many_there_are(tmp_path: Path) -> None:
-    root = as_folder(tmp_path, alphabets())
-    few, many = (load_omniglot(config(root, train=n, eval=n)) for n in (2, 9))
-    for part, whole in zip(few, many, strict=True):
-        assert part.content_hash == whole.select([0, 1]).content_hash
-
-
-def test_streams_differ_even_with_equal_seeds(tmp_path: Path) -> None:
-    root = as_folder(tmp_path, alphabets())
-    train, evaluation = load_omniglot(config(root, classes=4, eval_seed=0, train=20, eval=20))
-    sides = []
-    for part in (train, evaluation):
-        order = sorted({name for task in part.tasks for name in task.class_names})
-        sides.append([[order.index(name) for name in task.class_names] for task in part.tasks])
-    assert sides[0] != sides[1]
-
-
-BAD = [
-    ({"ways": 3, "classes": 2}, "2 classes are too few for tasks of 3"),
-    ({"classes": 6}, "8 classes; 6 for training leave 2 for evaluation"),
-    ({"classes": 9}, "leave 0 for evaluation"),
-    ({"shots": 4}, r"class 'Aleph/character01' has 4 images; expected at least 5"),
-]
-
-
-@pytest.mark.parametrize(("sizes", "part"), BAD)
-def test_too_small_for_the_configuration(tmp_path: Path, sizes: dict[str, int], part: str) -> None:
-    with pytest.raises(TaskSetError, match=part):
-        load_omniglot(config(as_folder(tmp_path, alphabets()), **sizes))
+        assert hashes(load_tasks(asked(root))) == expected, root
 
 
 def broken_roots(folder: Path) -> dict[str, Path]:
@@ -176,51 +108,122 @@ def broken_roots(folder: Path) -> dict[str, Path]:
 def test_broken_root_gives_one_line(tmp_path: Path) -> None:
     for part, root in broken_roots(tmp_path).items():
         with pytest.raises(TaskSetError, match=part) as caught:
-            load_omniglot(config(root, train=50))
+            load_tasks(asked(root, train={"tasks": 50}))
         assert "\n" not in str(caught.value)
 
 
 def test_unreadable_image_is_named(tmp_path: Path) -> None:
     files = dict.fromkeys(alphabets(), b"no image")
     with pytest.raises(TaskSetError, match=r"character\d\d/\d{4}_\d\d.png: is no readable image"):
-        load_omniglot(config(as_folder(tmp_path, files)))
+        load_tasks(asked(as_folder(tmp_path, files)))
 
 
 def test_copies_must_be_equal(tmp_path: Path) -> None:
     files = alphabets()
     as_zip(tmp_path / "a.zip", dict(zip(files, reversed(files.values()), strict=True)))
     with pytest.raises(TaskSetError, match="differs from"):
-        load_omniglot(config(as_folder(tmp_path, files)))
+        load_tasks(asked(as_folder(tmp_path, files)))
+
+
+def test_strokes_are_bright_and_of_the_size(tmp_path: Path) -> None:
+    train, _ = load_tasks(asked(as_folder(tmp_path, alphabets())))
+    assert train.pool.pixels.shape[1:] == (1, 14, 14)
+    assert train.pool.pixels.dtype == np.uint8
+    assert train.pool.invert
+    stored, _ = load_tasks(asked(tmp_path, image={"size": None, "colour": "rgb"}))
+    assert stored.pool.pixels.shape[1:] == (3, 21, 21)
+
+
+BACKGROUND, EVALUATION = ("images_background", "images_evaluation")
+
+
+def both(folder: Path) -> dict[str, Path]:
+    """The full sets, one alphabet each, in the layouts that there are."""
+    parts = {
+        BACKGROUND: {name: d for name, d in alphabets().items() if name.startswith("Aleph")},
+        EVALUATION: {name: d for name, d in alphabets().items() if name.startswith("Bet")},
+    }
+    for part, files in parts.items():
+        as_zip(folder / "zips" / f"{part}.zip", files, f"{part}/")
+        as_zip(folder / "bare" / f"{part}.zip", files, "")
+        as_folder(folder / "folders" / part, files)
+        as_zip(folder / "downloaded" / "omniglot-py" / f"{part}.zip", files, f"{part}/")
+        as_zip(folder / "torchvision" / "omniglot-py" / f"{part}.zip", files, f"{part}/")
+        as_folder(folder / "torchvision" / "omniglot-py" / part, files)
+    whole = {
+        f"{part}/{name}": data for part, files in parts.items() for name, data in files.items()
+    }
+    as_zip(folder / "one" / "omniglot.zip", whole, "python/")
+    names = ("zips", "bare", "folders", "downloaded", "torchvision", "one")
+    return {name: folder / name for name in names}
+
+
+def test_the_full_sets_are_splits(tmp_path: Path) -> None:
+    named = {
+        "train": {"split": "background", "classes": None},
+        "eval": {"split": "evaluation"},
+    }
+    expected = None
+    for name, root in both(tmp_path).items():
+        of = omniglot_source(asked(root))
+        assert set(of.splits) == {"background", "evaluation"}, name
+        assert len(of.splits["background"]) == 4
+        sides = load_tasks(asked(root, **named))
+        assert [{n.split("/")[0] for n in used_classes(side)} for side in sides] == [
+            {"Aleph"},
+            {"Bet"},
+        ]
+        expected = expected or hashes(sides)
+        assert hashes(sides) == expected, name
+    with pytest.raises(TaskSetError, match=r"no split 'train', .* one of background, evaluation"):
+        load_tasks(asked(tmp_path / "zips", train={"classes": None}))
+
+
+@pytest.mark.parametrize("part", [BACKGROUND, "images_background_small1", EVALUATION])
+def test_one_set_has_no_splits(tmp_path: Path, part: str) -> None:
+    as_zip(tmp_path / f"{part}.zip", alphabets(), f"{part}/")
+    assert omniglot_source(asked(tmp_path)).splits == {}
+
+
+def test_turned_characters_are_classes_that_may_meet(tmp_path: Path) -> None:
+    root = as_folder(tmp_path, alphabets())
+    changes = {"train": {"tasks": 80}, "rotations": [90, 180, 270]}
+    train, evaluation = load_tasks(asked(root, **changes))
+    assert len(used_classes(train)) == 20
+    upright = [{n.partition("@")[0] for n in used_classes(side)} for side in (train, evaluation)]
+    assert not upright[0] & upright[1]
+    meetings = [[n.partition("@")[0] for n in task.class_names] for task in train.tasks]
+    assert any(len(set(names)) < 3 for names in meetings)
+    row = {image_id: row for row, image_id in enumerate(train.pool.ids)}
+    turned = [i for i in row if i.endswith("@90") and i.removesuffix("@90") in row]
+    assert turned
+    for image_id in turned:
+        pixels = train.pool.pixels[row[image_id.removesuffix("@90")], 0]
+        assert np.array_equal(train.pool.pixels[row[image_id], 0], np.rot90(pixels))
 
 
 @needs_omniglot
 def test_real_omniglot() -> None:
-    both = OmniglotConfig(
-        format="omniglot",
-        root=DATA / "omniglot",
-        train=TrainSplitConfig(tasks=3, classes=237),
-        eval=EvalSplitConfig(tasks=2),
-    )
-    train, evaluation = load_omniglot(both)
+    settings: dict[str, Any] = {
+        "episode": {"ways": 5, "shots": 5, "queries": 5},
+        "eval": {"tasks": 2},
+    }
+    both = config("omniglot", DATA / "omniglot", train={"tasks": 3, "classes": 237}, **settings)
+    train, evaluation = load_tasks(both)
     assert train.pool.pixels.shape == (150, 1, 28, 28)
     values = train.pool.values(train.tasks[0].support)
     assert 0.02 < values.mean() < 0.2  # bright strokes on black
-    assert len({name for task in evaluation.tasks for name in task.class_names}) == 5
+    assert len(used_classes(evaluation)) == 5
     with pytest.raises(TaskSetError, match="holds 242 classes"):
-        load_omniglot(both.model_copy(update={"train": TrainSplitConfig(tasks=1, classes=238)}))
+        load_tasks(config("omniglot", DATA / "omniglot", train={"classes": 238}, **settings))
 
 
 @needs_omniglot
 def test_real_omniglot_extracted(tmp_path: Path) -> None:
-    with zipfile.ZipFile(DATA / "omniglot" / "images_background_small1.zip") as archive:
-        archive.extractall(tmp_path)
-    sampled = [
-        OmniglotConfig(
-            format="omniglot",
-            root=root,
-            train=TrainSplitConfig(tasks=2, classes=100),
-            eval=EvalSplitConfig(tasks=2),
-        )
-        for root in (tmp_path, DATA / "omniglot" / "images_background_small1.zip")
-    ]
-    assert hashes(load_omniglot(sampled[0])) == hashes(load_omniglot(sampled[1]))
+    archive = DATA / "omniglot" / "images_background_small1.zip"
+    with zipfile.ZipFile(archive) as opened:
+        opened.extractall(tmp_path)
+    changes = {"train": {"tasks": 2, "classes": 100}, "eval": {"tasks": 2}}
+    sides = [load_tasks(asked(root, **changes)) for root in (tmp_path, archive)]
+    assert hashes(sides[0]) == hashes(sides[1])
+    assert used_images(sides[0][0]) == used_images(sides[1][0])

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from metaaudit.bilevel import Batching, Objective, over_tasks
-from metaaudit.config.schema import MislabelConfig, MlpConfig
+from metaaudit.config.mislabel import MislabelConfig
+from metaaudit.config.model import MlpConfig
 from metaaudit.demo.digits import digit_tasks
 from metaaudit.inputs.task_set import Task, TaskSet
 from metaaudit.labelnoise import assign_folds, cross_fit, label_noise

@@ -5,7 +5,7 @@ import torch
 from torch.func import grad, vmap
 
 from metaaudit.bilevel import Objective
-from metaaudit.config.schema import LearnerConfig
+from metaaudit.config.learner import ImamlConfig
 from metaaudit.learners import IMAML, build_learner
 from metaaudit.models import Layout
 from tests.bilevel import convex
@@ -82,7 +82,7 @@ def test_a_rate_that_is_too_large_is_lowered(inner_lr):
 
 @pytest.mark.parametrize("inner_lr", [0.3, 10.0])
 def test_single_precision_reaches_the_default_tolerance(inner_lr):
-    tolerance = LearnerConfig.model_fields["tolerance"].default
+    tolerance = ImamlConfig.model_fields["tolerance"].default
     theta, problem = adapted(IMAML(inner_lr, 60, RHO, tolerance), dtype=torch.float32)
     found = relative_gradients(theta, problem)
     assert theta["0.weight"].dtype == torch.float32
@@ -116,5 +116,5 @@ def test_equals_the_closed_form_of_a_ridge_regression():
 
 
 def test_built_from_a_configuration():
-    config = LearnerConfig(name="imaml", inner_lr=0.5, steps=7, proximity=2.0, tolerance=0.1)
-    assert build_learner(config) == IMAML(0.5, 7, 2.0, 0.1)
+    config = ImamlConfig(name="imaml", inner_lr=0.5, steps=7, proximity=2.0, tolerance=0.1)
+    assert build_learner(config, small_mlp(), (3,)) == IMAML(0.5, 7, 2.0, 0.1)

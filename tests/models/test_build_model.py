@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from metaaudit.config.schema import Conv4Config, FactoryConfig, MlpConfig
+from metaaudit.config.model import Conv4Config, FactoryConfig, MlpConfig
 from metaaudit.errors import ModelError
 from metaaudit.models import build_model
 

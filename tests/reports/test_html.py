@@ -250,3 +250,12 @@ def test_scores_that_are_not_finite_are_shown_as_such(tmp_path: Path) -> None:
 def test_large_images_are_reduced(shape: tuple[int, ...]) -> None:
     encoded = data_uri(np.zeros(shape, dtype=np.uint8)).removeprefix("data:image/png;base64,")
     assert Image.open(io.BytesIO(base64.b64decode(encoded))).size == (LARGEST_SIDE // 2, 64)
+
+
+def test_coupled_instances_are_said_to_be_so(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    for fmt in ("html", "md"):
+        run.manifest["coupled"] = True
+        assert "The instances of a set are coupled" in render(run, fmt)
+        run.manifest["coupled"] = False
+        assert "instances of a set are coupled" not in render(run, fmt)

@@ -10,8 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from metaaudit.bilevel import Batching, Objective, Unrolled
-from metaaudit.config.schema import LearnerConfig, MlpConfig, TrainingConfig
+from metaaudit.bilevel import Batching, FirstOrder, Objective, Unrolled
+from metaaudit.config.learner import MamlConfig
+from metaaudit.config.model import MlpConfig
+from metaaudit.config.training import TrainingConfig
 from metaaudit.errors import IncompleteError
 from metaaudit.inputs.task_set import TaskSet
 from metaaudit.learners import build_learner
@@ -40,12 +42,14 @@ def trainer_of(
 ) -> tuple[MetaTrainer, TrainingState]:
     """A trainer on 8 tasks of digits and the state it starts from."""
     model = model_of(dtype, hidden)
-    objective = Objective(model, build_learner(LearnerConfig(name=learner, **LEARNER)))
+    objective = Objective(model, build_learner(MamlConfig(name=learner, **LEARNER), model, (1, 8, 8)))
     config = TrainingConfig(**{"epochs": 1, "batch": 8, "lr": 0.01, **training})
     batching = Batching(task_batch, torch.device("cpu"), dtype)
 
+    kind = FirstOrder if learner == "fomaml" else Unrolled
+
     def differentiate(params: Params, task_set: TaskSet) -> Unrolled:
-        return Unrolled(objective, params, task_set, batching)
+        return kind(objective, params, task_set, batching)
 
     trainer = MetaTrainer(differentiate, digits()[0], config)
     return trainer, TrainingState.initial(model.initial())

@@ -1,0 +1,27 @@
+"""The ``training`` section."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from metaaudit.config.section import NonNegativeFloat, PositiveFloat, PositiveInt, Section, Seed
+
+
+class TrainingConfig(Section):
+    """The reference meta-trainer.
+
+    Attributes:
+        epochs: Passes over the training tasks.
+        batch: Tasks a meta-update.
+        lr: Learning rate of Adam.
+        schedule: ``cosine`` decays the rate to zero over all epochs.
+        weight_decay: L2 weight ``delta`` of the outer objective; the influence uses it too.
+        seed: Seed of the initial weights and the order of tasks.
+    """
+
+    epochs: PositiveInt = 40
+    batch: PositiveInt = 25
+    lr: PositiveFloat = 0.003
+    schedule: Literal["cosine", "constant"] = "cosine"
+    weight_decay: NonNegativeFloat = 0.0
+    seed: Seed = 0

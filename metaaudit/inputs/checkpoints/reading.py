@@ -1,0 +1,127 @@
+"""Tensors from ``.safetensors`` files and PyTorch state dicts, never running code from them."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import pickle
+import re
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch.serialization import get_unsafe_globals_in_checkpoint
+
+from metaaudit.errors import CheckpointError
+from metaaudit.inputs.checkpoints.names import listed
+
+_TORCH_SUFFIXES = (".pt", ".pth", ".bin")
+_EXPORT = "export it with torch.save(model.state_dict(), 'weights.pt')"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The content of a checkpoint file.
+
+    Attributes:
+        weights: Tensors on the CPU by name, in the file's order; those of nested dictionaries by
+            dotted name.
+        metadata: Text that a safetensors file holds beside them; else empty.
+        sha256: Digest of the file's bytes.
+    """
+
+    weights: dict[str, torch.Tensor]
+    metadata: dict[str, str]
+    sha256: str
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Reads a checkpoint.
+
+    Raises:
+        CheckpointError: The file is missing, damaged, of another kind, holds no tensors by name,
+            or would run code.
+    """
+    if path.suffix not in (".safetensors", *_TORCH_SUFFIXES):
+        raise CheckpointError(
+            path, f"has the suffix '{path.suffix}'", ".safetensors, .pt, .pth or .bin", _EXPORT
+        )
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(
+            path, f"cannot be read ({error.strerror})", "a checkpoint file", "check the path"
+        ) from None
+    if not data:
+        raise CheckpointError(path, "is empty", "a checkpoint", "copy or train it again")
+    digest = hashlib.sha256(data).hexdigest()
+    if path.suffix == ".safetensors":
+        return Checkpoint(*_read_safetensors(path, data), digest)
+    return Checkpoint(_read_torch(path, data), {}, digest)
+
+
+def _read_safetensors(path: Path, data: bytes) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    try:
+        weights = safetensors.torch.load(data)
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
+        raise CheckpointError(
+            path, f"is no whole safetensors file ({error})", remedy="copy or train it again"
+        ) from None
+    return weights, header.get("__metadata__", {})
+
+
+def _read_torch(path: Path, data: bytes) -> dict[str, torch.Tensor]:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # TorchScript archives warn before they are refused
+            content = torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
+    except pickle.UnpicklingError as error:
+        wanted = _refused_globals(data, str(error))
+        what = f"asks to run {listed(wanted)}" if wanted else "is damaged or no state dict"
+        raise CheckpointError(path, what, "tensors only", _EXPORT) from None
+    except Exception as error:  # PyTorch raises whatever a damaged file happens to trip over
+        script = "TorchScript" in str(error)
+        what = "is a TorchScript archive" if script else f"is damaged ({type(error).__name__})"
+        raise CheckpointError(path, what, "a whole state dict", _EXPORT) from None
+    return _state_dict(path, content)
+
+
+def _refused_globals(data: bytes, message: str) -> list[str]:
+    """What a file wants to import: all of it in an archive, the first in an older pickle."""
+    try:
+        return sorted(get_unsafe_globals_in_checkpoint(io.BytesIO(data)))
+    except Exception:  # PyTorch can list them for whole archives only
+        return re.findall(r"GLOBAL (\S+)", message)[:1]
+
+
+def _state_dict(path: Path, content: Any) -> dict[str, torch.Tensor]:
+    """All tensors of nested dictionaries and lists, by dotted name, and nothing else of them."""
+    if not isinstance(content, dict):
+        raise CheckpointError(path, f"holds a {type(content).__name__}", "tensors by name", _EXPORT)
+    tensors = {name: value.detach() for name, value in _tensors(content)}
+    for name, tensor in tensors.items():
+        if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_meta:
+            raise CheckpointError(f"{path}: {name}", "is no plain tensor", "dense tensors", _EXPORT)
+    if not tensors:
+        raise CheckpointError(path, "holds no tensors", "tensors by name", _EXPORT)
+    return tensors
+
+
+def _tensors(content: Any, prefix: str = "") -> Iterator[tuple[str, torch.Tensor]]:
+    """Tensors by dotted name."""
+    if isinstance(content, torch.Tensor):
+        yield prefix, content
+    elif isinstance(content, Mapping):
+        for key, value in content.items():
+            if isinstance(key, str):  # the states of an optimiser are under numbers
+                yield from _tensors(value, f"{prefix}.{key}" if prefix else key)
+    elif isinstance(content, list | tuple):
+        for number, value in enumerate(content):
+            yield from _tensors(value, f"{prefix}.{number}")

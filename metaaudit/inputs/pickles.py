@@ -1,0 +1,89 @@
+"""Pickles of arrays and plain values, read without running anything of theirs.
+
+A pickle is a program. Here a machine runs it that knows no instructions but those which build
+numbers, text, bytes, lists, tuples and dictionaries, and no objects but those of
+``pickled_arrays``. It neither imports nor calls what a pickle names, and allocates nothing because
+a pickle claims a size. Protocols 0 to 5 are read, of Python 2 and 3; text of Python 2 is taken for
+Latin-1, as is usual where arrays are pickled.
+"""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from metaaudit.errors import TaskSetError
+from metaaudit.inputs.pickle_machine import Machine
+from metaaudit.inputs.pickle_steps import REFUSED, STEPS
+from metaaudit.inputs.pickled_arrays import StoredArray, UnfitError
+from metaaudit.inputs.task_set import Ints
+
+# What a step of the machine raises where a pickle is damaged, such as TypeError for its keys.
+_DAMAGED = (ValueError, TypeError, LookupError, OverflowError, struct.error)
+_WHOLE = "a whole pickle of arrays"
+
+
+def read_pickle(path: Path) -> Any:
+    """Reads a pickle of plain values and arrays.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Numbers, text, bytes, ``None``, NumPy's numbers, lists, tuples and dictionaries, as the
+        pickle has them, but that a ``bytearray`` is ``bytes`` and an ``OrderedDict`` a ``dict``.
+        Arrays are ``StoredArray``, and bytes or Python 2's text of over 64 KiB ``StoredBytes``.
+        Lists and tuples may be nested to any depth, and hold themselves.
+
+    Raises:
+        TaskSetError: The file is missing, damaged, holds anything else, or asks to run anything.
+    """
+    try:
+        with path.open("rb") as stream:
+            return Machine(path, stream).run(STEPS, REFUSED)
+    except UnfitError as error:
+        raise TaskSetError(path, str(error), "a whole pickle of arrays and plain values") from None
+    except OSError as error:
+        raise TaskSetError(path, f"cannot be read ({error.strerror})", _WHOLE) from None
+    except _DAMAGED:
+        what = "is damaged or no pickle"
+        raise TaskSetError(path, what, _WHOLE, "fetch it again") from None
+    except MemoryError:
+        raise TaskSetError(path, "does not fit into memory") from None
+
+
+def integers(where: object, value: object) -> Ints:
+    """A list or an array of a pickle as integers.
+
+    Raises:
+        TaskSetError: It is something else, or cannot be read.
+    """
+    if isinstance(value, StoredArray) and value.dtype.kind in "iu" and len(value.shape) == 1:
+        try:
+            return value.whole().astype(np.int64)
+        except (OSError, ValueError) as error:
+            raise TaskSetError(where, f"cannot be read ({error})") from None
+    if isinstance(value, (list, tuple)) and all(
+        type(item) is int or isinstance(item, np.integer) for item in value
+    ):
+        try:
+            return np.array(value, dtype=np.int64)
+        except OverflowError:
+            raise TaskSetError(where, "holds a number that is too large", "integers") from None
+    raise TaskSetError(where, f"is {described(value)}", "a list of integers")
+
+
+def described(value: object) -> str:
+    """What a value of a pickle is, in few words whatever it holds."""
+    if isinstance(value, StoredArray):
+        return f"an array of {value.dtype} {list(value.shape)}"
+    if value is None:
+        return "missing"
+    kind = type(value).__name__
+    article = "an" if kind[0] in "aeiou" else "a"
+    if isinstance(value, (list, tuple)):
+        return f"{article} {kind} of other things" if value else f"an empty {kind}"
+    return f"{article} {kind}"

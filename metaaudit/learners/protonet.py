@@ -1,0 +1,53 @@
+"""Prototypical networks (Snell et al., 2017) as networks whose last layer the support gives.
+
+The squared distance to a prototype ``c`` is ``|f|^2 - 2 c.f + |c|^2``, and ``|f|^2`` is the same
+for all classes, so that the softmax over negative distances is that of a linear layer with weight
+``2 c`` and bias ``-|c|^2``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from metaaudit.learners.base import Forward, InstanceLoss, Learner
+from metaaudit.learners.classes import indicators, without_absent
+from metaaudit.models import Head, Params
+
+
+@dataclass(frozen=True)
+class ProtoNet(Learner):
+    """Each class is the weighted mean of its support features.
+
+    Attributes:
+        head: The network, cut before the layer that the prototypes take the place of.
+    """
+
+    head: Head
+
+    def adapt(
+        self,
+        forward: Forward,
+        loss: InstanceLoss,
+        params: Params,
+        support_x: Tensor,
+        support_y: Tensor,
+        weights: Tensor,
+    ) -> Params:
+        """See ``Learner.adapt``. A class all of whose weights are 0 is at the mean of the rest."""
+        features = self.head.features(params, support_x)
+        member = indicators(support_y, self.head.ways).to(features)
+        each = weights[:, None] * member
+        count = each.sum(0)[:, None]
+        middle = (weights @ features) / weights.sum()
+        prototypes = torch.where(
+            count > 0, each.T @ features / torch.where(count > 0, count, 1.0), middle
+        )
+        bias = without_absent(-prototypes.square().sum(1), support_y)
+        return {**params, self.head.weight: 2 * prototypes, self.head.bias: bias}
+
+    def meta_parameters(self, initial: Params) -> Params:
+        """All but the last layer."""
+        return self.head.without(initial)

@@ -1,0 +1,108 @@
+"""What task sets hold, and what about them is suspicious."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+
+import numpy as np
+import numpy.typing as npt
+
+from metaaudit.inputs.task_set import SETS, Task, TaskSet
+
+SHOWN = 3
+
+
+def data_lines(train: TaskSet, evaluation: TaskSet) -> list[str]:
+    """Classes, tasks, shapes, values and the balance of labels."""
+    return [
+        f"training tasks: {_tasks(train)}",
+        f"evaluation tasks: {_tasks(evaluation)}",
+        f"classes: {_classes(train)} in training, {_classes(evaluation)} in evaluation",
+        f"inputs: {_values(train)}",
+        f"labels: {_balance(train)} in training, {_balance(evaluation)} in evaluation",
+    ]
+
+
+def data_warnings(train: TaskSet, evaluation: TaskSet) -> list[str]:
+    """Leakage between the two, duplicates within tasks, and labels that are out of balance."""
+    found = []
+    seen, held_out = _digests(train), _digests(evaluation)
+    shared = set(seen.values()) & set(held_out.values())
+    if shared:
+        found.append(f"{len(shared)} inputs are in training and in evaluation tasks")
+    classes = sorted(_class_names(train) & _class_names(evaluation))
+    if classes:
+        found.append(
+            f"{len(classes)} classes are in training and in evaluation tasks: {_first(classes)}"
+        )
+    for which, task_set, digests in (
+        ("training", train, seen),
+        ("evaluation", evaluation, held_out),
+    ):
+        doubled = [task.task_id for task in task_set.tasks if _doubled(task, digests)]
+        if doubled:
+            found.append(
+                f"{len(doubled)} {which} tasks have an input in both support and query: "
+                f"{_first(doubled)}"
+            )
+    return found
+
+
+def _doubled(task: Task, digests: dict[int, bytes]) -> bool:
+    support, query = ({digests[row] for row in task.rows(name).tolist()} for name in SETS)
+    return bool(support & query)
+
+
+def _tasks(task_set: TaskSet) -> str:
+    shapes = Counter((*task.shape, 1 + int(task.support_y.max())) for task in task_set.tasks)
+    sizes = ", ".join(
+        f"{ways}-way with {n} support and {m} query" for n, m, ways in sorted(shapes)[:SHOWN]
+    )
+    more = f" and {len(shapes) - SHOWN} other sizes" if len(shapes) > SHOWN else ""
+    return f"{len(task_set)}, {task_set.n_instances} instances; {sizes}{more}"
+
+
+def _classes(task_set: TaskSet) -> str:
+    names = _class_names(task_set)
+    return str(len(names)) if names else "unnamed"
+
+
+def _class_names(task_set: TaskSet) -> set[str]:
+    return {name for task in task_set.tasks for name in task.class_names}
+
+
+def _values(task_set: TaskSet) -> str:
+    task = task_set.tasks[0]
+    values = task_set.pool.values(np.concatenate([task.rows(name) for name in SETS]))
+    return (
+        f"shape {list(task_set.pool.input_shape)}, values {values.min():.3g} to "
+        f"{values.max():.3g} (mean {values.mean():.3g}) in the first task; "
+        f"{len(task_set.pool.pixels)} different ones in training"
+    )
+
+
+def _balance(task_set: TaskSet) -> str:
+    """The fewest and the most instances of a class in a set of a task."""
+    parts = []
+    for name in SETS:
+        counts = [np.unique(task.labels(name), return_counts=True)[1] for task in task_set.tasks]
+        fewest, most = min(int(c.min()) for c in counts), max(int(c.max()) for c in counts)
+        parts.append(f"{fewest}" if fewest == most else f"{fewest} to {most}")
+    return f"{parts[0]} support and {parts[1]} query a class"
+
+
+def _digests(task_set: TaskSet) -> dict[int, bytes]:
+    """By row, digests of the inputs as the model sees them: ids say nothing across files."""
+    used = np.unique(np.concatenate([task.rows(name) for task in task_set.tasks for name in SETS]))
+    return {int(row): _digest(task_set.pool.values(row)) for row in used}
+
+
+def _digest(values: npt.NDArray[np.floating]) -> bytes:
+    # In one precision, and with 0 for -0, for files that hold the same inputs in another type.
+    return hashlib.sha256((values.astype(np.float32) + 0.0).tobytes()).digest()
+
+
+def _first(names: list[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more

@@ -1,0 +1,63 @@
+"""What ``validate`` says, from the files to the fit of the learner."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from metaaudit.config import Config
+from metaaudit.loading import Problem, Weights, load_weights, prepare
+from metaaudit.validation.contact_sheet import contact_sheet
+from metaaudit.validation.data import data_lines, data_warnings
+from metaaudit.validation.fit import fit_lines, fit_warnings, measure
+
+
+def validate(config: Config, sheet: Path | None = None) -> list[str]:
+    """Loads tasks, model and checkpoint, adapts to the evaluation tasks, and says what was found.
+
+    Args:
+        config: The configuration.
+        sheet: Where to write a picture of a few tasks, if anywhere.
+
+    Raises:
+        MetaauditError: Something cannot be used.
+    """
+    problem = prepare(config)
+    weights = load_weights(problem)
+    fit = measure(problem, weights.params)
+    warnings = [
+        *weights.warnings,
+        *data_warnings(problem.train, problem.evaluation),
+        *fit_warnings(fit),
+    ]
+    lines = [
+        *data_lines(problem.train, problem.evaluation),
+        *_model_lines(problem, weights),
+        *fit_lines(fit),
+        *(f"warning: {warning}" for warning in warnings),
+    ]
+    if sheet is not None:
+        contact_sheet(sheet, problem.train, problem.evaluation)
+        lines.append(f"contact sheet: {sheet}")
+    return [*lines, "ok"]
+
+
+def _model_lines(problem: Problem, weights: Weights) -> list[str]:
+    config = problem.config
+    values = config.learner.model_dump(exclude={"name"}, exclude_none=True)
+    settings = ", ".join(f"{key} {value}" for key, value in values.items())
+    summary, *tensors = weights.mapping
+    return [
+        f"model: {sum(p.numel() for p in weights.params.values())} parameters in "
+        f"{len(weights.params)} tensors; {normalisation(problem)}",
+        f"learner: {config.learner.name}{f' ({settings})' if settings else ''}",
+        f"checkpoint: {config.checkpoint} (sha256 {weights.sha256[:12]})",
+        f"mapping: {summary}",
+        *(f"  {line}" for line in tensors),
+    ]
+
+
+def normalisation(problem: Problem) -> str:
+    """Whether instances of a set are coupled through the statistics of a normalisation."""
+    if problem.model.coupled:
+        return "batch statistics, so that the instances of a set are coupled"
+    return "each instance by itself"

@@ -1,0 +1,275 @@
+"""Which tensor of a checkpoint is which of the network: one reading, or a refusal with a reason."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+import torch
+
+from metaaudit.errors import CheckpointError, ConfigError
+from metaaudit.inputs.checkpoints import Fitted, Target, fit_weights
+
+SHAPES = {
+    "base.0.conv.weight": (4, 1, 3, 3),
+    "base.0.conv.bias": (4,),
+    "base.0.norm.weight": (4,),
+    "base.0.norm.bias": (4,),
+    "base.1.conv.weight": (4, 4, 3, 3),
+    "base.1.conv.bias": (4,),
+    "head.weight": (5, 4),
+    "head.bias": (5,),
+}
+"""A network's parameters, in order."""
+
+BODY = [name for name in SHAPES if not name.startswith("head")]
+
+
+def values(names: Mapping[str, tuple[int, ...]] = SHAPES, seed: int = 0) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return {name: torch.randn(shape, generator=generator) for name, shape in names.items()}
+
+
+def zeros(names: Mapping[str, tuple[int, ...]] = SHAPES) -> dict[str, torch.Tensor]:
+    return {name: torch.zeros(shape) for name, shape in names.items()}
+
+
+TARGET = Target(zeros(), zeros())
+NORM = ("running_mean", "running_var")
+BUFFERS = {f"base.0.norm.{name}": torch.ones(4) for name in NORM}
+COUNT = {"base.0.norm.num_batches_tracked": torch.tensor(7)}
+
+
+def below(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {prefix + name: tensor for name, tensor in tensors.items()}
+
+
+def numbered(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {f"{prefix}{n}": tensor for n, tensor in enumerate(tensors.values())}
+
+
+def check(fitted: Fitted, expected: Mapping[str, torch.Tensor] | None = None) -> None:
+    expected = values() if expected is None else expected
+    assert list(fitted.params) == list(expected)
+    for name, tensor in expected.items():
+        assert torch.equal(fitted.params[name], tensor), name
+
+
+LAYOUTS = {
+    "as the network": values(),
+    "another order": dict(reversed(values().items())),
+    "module.": below("module.", values()),
+    "model.module.": below("model.module.", values()),
+    "state_dict, with an optimiser's": {
+        **below("state_dict.", values()),
+        "opt.buffer": torch.ones(2),
+    },
+    "with statistics": {**values(), **BUFFERS, **COUNT},
+    "with statistics below a prefix": below("net.", {**values(), **BUFFERS, **COUNT}),
+    "twice, under a second name": {
+        **below("module.", values()),
+        **{
+            name.replace("base.", "module.features.1."): tensor
+            for name, tensor in {**values(), **BUFFERS}.items()
+            if name.startswith("base.")
+        },
+    },
+    "twice, whole, and equal": {**below("model.", values()), **below("copy.", values())},
+    "numbers": numbered("net.vars.", values()),
+    "numbers, and statistics beside": {
+        **numbered("net.vars.", values()),
+        **numbered("net.vars_bn.", BUFFERS),
+    },
+    "numbers alone": numbered("", values()),
+    "other names": {f"x{n}.{name}": tensor for n, (name, tensor) in enumerate(values().items())},
+    "other names, twice": {
+        **below("net.one.", {f"layer{n}.p": t for n, t in enumerate(values().values())}),
+        **below("net.two.", {f"layer{n}.p": t.clone() for n, t in enumerate(values().values())}),
+    },
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_layout_is_read(layout: str) -> None:
+    check(fit_weights(LAYOUTS[layout], TARGET, "w.pt"))
+
+
+def test_a_file_without_the_networks_prefix_is_read() -> None:
+    target = Target(below("encoder.", zeros()), below("encoder.", zeros()))
+    check(fit_weights(values(), target, "w.pt"), below("encoder.", values()))
+
+
+def test_numbers_count_as_numbers_where_a_file_is_sorted_by_name() -> None:
+    many = {f"p{n:02d}": (n + 1,) for n in range(12)}
+    given = numbered("vars.", values(many))
+    given = {name: given[name] for name in sorted(given)}
+    assert list(given)[1] == "vars.1" and list(given)[2] == "vars.10"
+    fitted = fit_weights(given, Target(zeros(many), zeros(many)), "w.safetensors", ordered=False)
+    check(fitted, values(many))
+
+
+def test_the_mapping_says_which_is_which() -> None:
+    given = below("module.", {**values(), **BUFFERS})
+    lines = fit_weights(given, TARGET, "w.pt").mapping
+    assert lines[0] == "8 tensors by name below 'module.'; 2 ignored"
+    assert "module.base.0.conv.weight -> base.0.conv.weight [4, 1, 3, 3]" in lines
+    assert (
+        "module.base.0.norm.running_mean: ignored, statistics that this model does not use" in lines
+    )
+    by_order = fit_weights(numbered("net.vars.", values()), TARGET, "w.pt").mapping
+    assert by_order[0] == "8 tensors in the file's order"
+    assert "net.vars.7 -> head.bias [5]" in by_order
+
+
+def test_orders_and_converts() -> None:
+    given = {name: tensor.double() for name, tensor in reversed(values().items())}
+    fitted = fit_weights(given, TARGET, "w.pt")
+    check(fitted)
+    assert {tensor.dtype for tensor in fitted.params.values()} == {torch.float32}
+
+
+def test_two_readings_are_refused_by_name() -> None:
+    given = {**below("model.", values()), **below("ema.", values(seed=1))}
+    with pytest.raises(CheckpointError) as caught:
+        fit_weights(given, TARGET, "w.pt")
+    message = str(caught.value)
+    assert "\n" not in message
+    for part in ("'model.'", "'ema.'", "base.0.conv.weight is ema.base.0.conv.weight", "rename"):
+        assert part in message
+    check(fit_weights(given, TARGET, "w.pt", rename={"ema.": ""}), values(seed=1))
+    check(fit_weights(given, TARGET, "w.pt", rename={"model.": ""}))
+
+
+def test_two_orders_are_refused() -> None:
+    shapes = {"a": (3,), "b": (3,)}
+    given = {"layer.2": torch.ones(3), "layer.1": torch.zeros(3)}
+    target = Target(zeros(shapes), zeros(shapes))
+    with pytest.raises(CheckpointError) as caught:
+        fit_weights(given, target, "w.pt")
+    for part in ("in the file's order", "in the order of the numbers", "a is layer.2", "rename"):
+        assert part in str(caught.value)
+    fitted = fit_weights(given, target, "w.pt", rename={"layer.1": "a", "layer.2": "b"})
+    assert float(fitted.params["b"].sum()) == 3.0
+
+
+def test_a_network_that_has_two_names_for_a_tensor_needs_one_value() -> None:
+    target = Target(zeros(), zeros(), aliases={"head.bias": ("fc.bias",)})
+    given = values()
+    check(fit_weights({**given, "fc.bias": given["head.bias"]}, target, "w.pt"))
+    given["fc.bias"] = given.pop("head.bias")
+    fitted = fit_weights(given, target, "w.pt")
+    assert torch.equal(fitted.params["head.bias"], given["fc.bias"])
+    with pytest.raises(CheckpointError, match=r"fc\.bias and head\.bias differ"):
+        fit_weights({**values(), "fc.bias": torch.ones(5)}, target, "w.pt")
+
+
+def test_what_the_learner_does_not_use_may_be_there_or_not() -> None:
+    body = {name: SHAPES[name] for name in BODY}
+    target = Target(zeros(body), zeros())
+    expected = {name: tensor for name, tensor in values().items() if name in body}
+    for given in (
+        values(),
+        below("module.", expected),
+        numbered("v.", values()),
+        numbered("v.", expected),
+    ):
+        check(fit_weights(given, target, "w.pt"), expected)
+    lines = fit_weights({**values(), "head.weight": torch.ones(9, 4)}, target, "w.pt").mapping
+    assert "head.weight: ignored, not used by this learner" in lines
+
+
+def test_a_learners_own_tensors_lie_beside_or_above_the_networks() -> None:
+    rates = {f"lrs.{n}": (n + 1,) for n in range(3)}
+    target = Target({**zeros(), **zeros(rates)}, zeros())
+    expected = {**values(), **values(rates)}
+    check(fit_weights({**below("module.", values()), **values(rates)}, target, "w.pt"), expected)
+    check(fit_weights(below("module.", expected), target, "w.pt"), expected)
+    with pytest.raises(CheckpointError, match=r"missing lrs\.0 \[1\], lrs\.1 \[2\]"):
+        fit_weights(values(), target, "w.pt")
+
+
+def test_what_a_file_may_lack_keeps_its_value() -> None:
+    own = {"ridge.log_l2": torch.tensor(0.5)}
+    target = Target({**zeros(), **own}, zeros(), optional=("ridge.log_l2",))
+    fitted = fit_weights(values(), target, "w.pt")
+    assert float(fitted.params["ridge.log_l2"]) == 0.5
+    assert "ridge.log_l2: not in the file, from the configuration" in fitted.mapping
+    fitted = fit_weights({**values(), "ridge.log_l2": torch.tensor(2.0)}, target, "w.pt")
+    assert float(fitted.params["ridge.log_l2"]) == 2.0
+
+
+def test_buffers_are_taken_and_some_must_be_there() -> None:
+    like = {name: torch.zeros(4) for name in BUFFERS}
+    target = Target(zeros(), zeros(), like, required=tuple(like))
+    fitted = fit_weights(below("module.", {**values(), **BUFFERS}), target, "w.pt")
+    assert all(torch.equal(fitted.buffers[name], BUFFERS[name]) for name in BUFFERS)
+    with pytest.raises(CheckpointError, match=r"missing base\.0\.norm\.running_mean \[4\]"):
+        fit_weights(values(), target, "w.pt")
+    assert fit_weights(values(), Target(zeros(), zeros(), like), "w.pt").buffers == {}
+
+
+def test_what_lies_outside_is_warned_of() -> None:
+    given = {**below("module.", values()), "lrs.0": torch.ones(3)}
+    (warning,) = fit_weights(given, TARGET, "w.pt").warnings
+    assert "1 tensors of the checkpoint are ignored: lrs.0" in warning
+    assert fit_weights(values(), TARGET, "w.pt").warnings == ()
+
+
+def changed(name: str, tensor: torch.Tensor | None) -> dict[str, torch.Tensor]:
+    given = values()
+    given.pop(name, None)
+    return given if tensor is None else {**given, name: tensor}
+
+
+NAN = torch.full((5,), float("nan"))
+MISFITS = [
+    (
+        changed("base.1.conv.weight", torch.ones(4, 3, 3, 3)),
+        r"wrong shape base\.1\.conv\.weight \[4, 3, 3, 3\] for \[4, 4, 3, 3\]",
+    ),
+    (
+        below("module.", changed("head.bias", torch.ones(6))),
+        r"wrong shape module\.head\.bias \[6\] for \[5\]",
+    ),
+    (changed("head.bias", None), r"missing head\.bias \[5\]"),
+    ({"other": torch.ones(2)}, r"missing base\.0\.conv\.weight .* and 5 more; unexpected other"),
+    ({**values(), "extra": torch.ones(2)}, r"unexpected extra \[2\]"),
+    (below("m.", {**values(), "extra": torch.ones(2)}), r"unexpected m\.extra \[2\]"),
+    (numbered("v.", dict(list(values().items())[:-1])), "does not fit the model: missing"),
+    (changed("head.bias", NAN), "head.bias: 5 of 5 weights are NaN or infinite"),
+    (changed("head.bias", torch.full((5,), 1e300, dtype=torch.float64)), "NaN or infinite"),
+    (changed("head.bias", torch.ones(5, dtype=torch.int64)), "has dtype torch.int64"),
+    (changed("head.bias", torch.ones(5, dtype=torch.complex64)), "floating point"),
+]
+
+
+@pytest.mark.parametrize(("given", "part"), MISFITS)
+def test_misfit_gives_one_line(given: dict[str, torch.Tensor], part: str) -> None:
+    with pytest.raises(CheckpointError, match=part) as caught:
+        fit_weights(given, TARGET, "w.pt")
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).startswith("w.pt")
+
+
+@pytest.mark.parametrize(
+    ("rename", "part"),
+    [
+        ({"none": "head.bias"}, "'none' is nothing in w.pt; expected one of base.0.conv.weight"),
+        ({"none.": ""}, "'none.' is nothing in w.pt"),
+        ({"head.bias": "head.weight"}, "the same name 'head.weight'"),
+    ],
+)
+def test_a_rename_that_names_nothing_is_refused(rename: dict[str, str], part: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        fit_weights(values(), TARGET, "w.pt", rename=rename)
+    assert part in str(caught.value)
+
+
+def test_renaming_needs_no_order_and_leaves_the_rest() -> None:
+    given = values()
+    given["fc.w"], given["fc.b"] = given.pop("head.weight"), given.pop("head.bias")
+    rename = {"fc.w": "head.weight", "fc.b": "head.bias"}
+    check(fit_weights(given, TARGET, "w.pt", rename=rename))
+    check(fit_weights(below("a.b.", values()), TARGET, "w.pt", rename={"a.b.": ""}))
+    with pytest.raises(CheckpointError, match=r"missing head\.bias"):
+        fit_weights(given, TARGET, "w.pt", rename={"fc.w": "head.weight"})
