@@ -73,8 +73,9 @@ class Adaptation(ABC):
         """Adapts to a batch and differentiates it."""
 
     def descent(self, batch: TaskBatch) -> Linearised:
-        """Like ``linearise``, with a ``pull`` that takes ``d L_k / d theta_k`` to what the learner
-        descends along: ``D L_k``, unless it follows a field that is no gradient.
+        """Like ``linearise``; ``pull`` takes ``d L_k / d theta_k`` to what training descends along.
+
+        That is ``D L_k``, unless the learner follows a field that is no gradient.
         """
         return self.linearise(batch)
 

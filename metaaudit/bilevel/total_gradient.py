@@ -38,7 +38,8 @@ class BatchGradients:
     """Gradients and what is seen on the way, of the tasks of a batch.
 
     Attributes:
-        gradient: ``D L_k``, or what the learner descends along instead, with a leading dimension of tasks.
+        gradient: ``D L_k``, or what the learner descends along instead, with a leading dimension
+            of tasks.
         losses: ``[batch, n + m]``, after adaptation.
         correct: ``[batch, n + m]``.
     """

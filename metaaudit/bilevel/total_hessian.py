@@ -33,11 +33,11 @@ class TotalHessian:
     """``(1/N) sum_k`` of the tasks' curvature, and a shift.
 
     ``exact`` is ``D^2 L_k``, and ``jacobian`` its counterpart for learners that follow a field: the
-    field's Jacobian, transposed, which is not symmetric. The others are ``J_k^T C_k J_k`` with ``J_k = d theta_k / d lambda``:
-    ``ggn`` takes the Gauss-Newton matrix for ``C_k``, so that no derivative of the residual is
-    left; ``instance-fisher`` the second moment of the query instances' gradients; ``gamma`` the
-    Hessian in ``theta_k``, and a constant in place of the third-order terms (Theorem 5.1 of
-    2501.15963).
+    field's Jacobian, transposed, which is not symmetric. The others are ``J_k^T C_k J_k`` with
+    ``J_k = d theta_k / d lambda``: ``ggn`` takes the Gauss-Newton matrix for ``C_k``, so that no
+    derivative of the residual is left; ``instance-fisher`` the second moment of the query
+    instances' gradients; ``gamma`` the Hessian in ``theta_k``, and a constant in place of the
+    third-order terms (Theorem 5.1 of 2501.15963).
 
     Attributes:
         adaptation: The training tasks and their adaptation.

@@ -17,7 +17,7 @@ TASKS, CLASSES, INSTANCES = 2, 8, 6
 """At most so many tasks of each set, classes of a task and instances of a class and set."""
 
 CELL, GAP, MARGIN, TITLE = 64, 4, 16, 26
-SETS_APART, NAMES = 20, 190
+SETS_APART = 20
 INK, PAPER, MUTED = (24, 24, 27), (255, 255, 255), (113, 113, 122)
 SIZE = 13
 
@@ -51,7 +51,7 @@ def contact_sheet(path: Path, train: TaskSet, evaluation: TaskSet) -> None:
         sheet.paste(block, (0, top))
         top += block.height
     out = io.BytesIO()
-    sheet.save(out, format="PNG")
+    sheet.save(out, format="PNG", optimize=True)
     with replacing(path) as temporary:
         temporary.write_bytes(out.getvalue())
 
@@ -63,17 +63,20 @@ def _block(title: str, task: Task, task_set: TaskSet) -> Image.Image:
         for name in SETS
     ]
     step = CELL + GAP
-    starts = [MARGIN + NAMES, MARGIN + NAMES + columns[0] * step + SETS_APART]
+    font = ImageFont.load_default(SIZE)
+    names = [_name(task, label) for label in labels]
+    first = MARGIN + int(max(font.getlength(name) for name in names)) + SETS_APART
+    starts = [first, first + columns[0] * step + SETS_APART]
     width = starts[1] + columns[1] * step + MARGIN
     block = Image.new("RGB", (width, MARGIN + 2 * TITLE + len(labels) * step), PAPER)
-    draw, font = ImageDraw.Draw(block), ImageFont.load_default(SIZE)
+    draw = ImageDraw.Draw(block)
     draw.text((MARGIN, MARGIN), title, INK, font)
     for name, start in zip(SETS, starts, strict=True):
         draw.text((start, MARGIN + TITLE), f"{name} ({len(task.rows(name))})", MUTED, font)
     shown = _shown(task, task_set)
-    for line, label in enumerate(labels):
+    for line, (label, class_name) in enumerate(zip(labels, names, strict=True)):
         top = MARGIN + 2 * TITLE + line * step
-        draw.text((MARGIN, top + CELL // 2 - SIZE), _name(task, label), INK, font)
+        draw.text((MARGIN, top + CELL // 2 - SIZE), class_name, INK, font)
         for name, start, count in zip(SETS, starts, columns, strict=True):
             for place, index in enumerate(np.flatnonzero(task.labels(name) == label)[:count]):
                 picture = _picture(shown[name][index])
@@ -83,7 +86,7 @@ def _block(title: str, task: Task, task_set: TaskSet) -> Image.Image:
 
 def _name(task: Task, label: int) -> str:
     name = task.class_names[label] if label < len(task.class_names) else ""
-    text = f"{label}  {name}"
+    text = f"{label} = {name}" if name else str(label)
     return text if len(text) <= 27 else f"{text[:26]}…"
 
 

@@ -106,7 +106,7 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "no image": (content(data=np.zeros((0, 4, 4, 3), np.uint8), labels=[]), r"the shape \[0, 4"),
     "images as objects": (content(data=np.array([None])), "only those of text are read"),
-    "a list": (lambda path: write_pickle(path, [], 4), "holds an empty list; expected data and labels"),
+    "a list": (lambda path: write_pickle(path, [], 4), "holds an empty list; expected data"),
     "cut short": (cut, "ends early"),
     "a pickle that runs code": (
         lambda path: path.write_bytes(REFUSED["eval"][0]),

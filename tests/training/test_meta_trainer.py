@@ -42,7 +42,9 @@ def trainer_of(
 ) -> tuple[MetaTrainer, TrainingState]:
     """A trainer on 8 tasks of digits and the state it starts from."""
     model = model_of(dtype, hidden)
-    objective = Objective(model, build_learner(MamlConfig(name=learner, **LEARNER), model, (1, 8, 8)))
+    objective = Objective(
+        model, build_learner(MamlConfig(name=learner, **LEARNER), model, (1, 8, 8))
+    )
     config = TrainingConfig(**{"epochs": 1, "batch": 8, "lr": 0.01, **training})
     batching = Batching(task_batch, torch.device("cpu"), dtype)
 
