@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +12,11 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from metaaudit.config.tasks import ImageConfig, TorchmetaConfig
+from metaaudit.config.tasks import TorchmetaConfig
 from metaaudit.errors import TaskSetError
-from metaaudit.inputs.hdf5_files import DAMAGED, blocks, dataset_inside, group_inside
-from metaaudit.inputs.images import CHANNELS, MAX_PIXELS, resized
-from metaaudit.inputs.source import ImageSource, Pixels
+from metaaudit.inputs.hdf5_files import DAMAGED, dataset_inside, group_inside
+from metaaudit.inputs.source import ImageSource
+from metaaudit.inputs.stored_images import check_images, read_images
 from metaaudit.inputs.torchmeta_files import Images, Layout, found_layout, read_labels
 
 Parts = tuple[str, ...]
@@ -48,36 +48,41 @@ def torchmeta_source(config: TorchmetaConfig) -> ImageSource:
                 what = f"holds the class '{found.name}', as {stored[found.name]} does"
                 raise TaskSetError(images.path, what, "each class once")
             stored[found.name] = found
+    stores = {name: (found, found) for name, found in stored.items()}
     return ImageSource(
         where=config.root,
         classes={
-            name: [f"{name}/{row}" for row in range(found.count)]
+            name: [f"{name}/{row}" for row in range(found.shape[0])]
             for name, found in sorted(stored.items())
         },
-        read=lambda ids: _read(stored, ids, config.image),
+        read=lambda ids: read_images(stores, ids, config.image),
         splits=_splits(layout, stored),
     )
 
 
 @dataclass(frozen=True)
 class _Class:
-    """A dataset ``[count, height, width]`` or ``[count, height, width, channels]``."""
+    """A dataset of images in its file: a ``StoredImages``.
+
+    Attributes:
+        images: Where the datasets are.
+        parts: Names of the groups down to this one, and its own.
+        shape: ``[count, height, width]``, or that and channels.
+    """
 
     images: Images
     parts: Parts
-    count: int
-    height: int
-    width: int
+    shape: tuple[int, ...]
 
     @property
     def name(self) -> str:
         """The name of the class."""
         return "/".join(self.parts[self.images.dropped :])
 
-    @property
-    def size(self) -> str:
-        """For messages."""
-        return f"{self.width}x{self.height}"
+    def block(self, start: int, stop: int) -> npt.NDArray[Any]:
+        """See ``StoredImages.block``."""
+        with _opened(self.images.path) as file:
+            return np.asarray(_reopened(self, file)[start:stop])
 
     def __str__(self) -> str:
         return f"{self.images.path}: {'/'.join(filter(None, (self.images.top, *self.parts)))}"
@@ -104,20 +109,13 @@ def _datasets(images: Images, group: Any, parts: Parts) -> Iterator[_Class]:
 
 
 def _checked(images: Images, parts: Parts, dataset: Any) -> _Class:
-    where, shape = f"{images.path}: {dataset.name.lstrip('/')}", dataset.shape
-    if dataset.dtype != np.uint8:
-        raise TaskSetError(where, f"has dtype {dataset.dtype}", "uint8 images")
-    fits = shape is not None and (len(shape) == 3 or (len(shape) == 4 and shape[3] in (1, 3)))
-    if not fits or 0 in shape[1:]:
-        what = f"has shape {shape}"
-        raise TaskSetError(where, what, "[images, height, width], or with 1 or 3 channels after it")
-    if shape[1] * shape[2] > MAX_PIXELS:
-        raise TaskSetError(where, f"holds images of over {MAX_PIXELS} pixels")
+    where = f"{images.path}: {dataset.name.lstrip('/')}"
+    check_images(where, dataset.shape or (), dataset.dtype)
     stored = dataset.id.get_storage_size()
     if dataset.nbytes > _MOST_COMPRESSED * stored:
-        what = f"claims {shape[0]} images, and {stored} bytes of them are stored"
+        what = f"claims {dataset.shape[0]} images, and {stored} bytes of them are stored"
         raise TaskSetError(where, what, "images that were written")
-    return _Class(images, parts, shape[0], shape[1], shape[2])
+    return _Class(images, parts, dataset.shape)
 
 
 def _splits(layout: Layout, stored: dict[str, _Class]) -> dict[str, list[str]]:
@@ -132,42 +130,6 @@ def _splits(layout: Layout, stored: dict[str, _Class]) -> dict[str, list[str]]:
                 raise TaskSetError(f"{path}: label {row}", what, "a class that is there")
         splits[split] = sorted(by_parts[label] for label in labels)
     return splits
-
-
-def _read(stored: dict[str, _Class], ids: Sequence[str], image: ImageConfig) -> Pixels:
-    """The images' pixels, of which one class is read at a time."""
-    wanted: dict[str, list[tuple[int, int]]] = {}
-    for place, image_id in enumerate(ids):
-        name, _, row = image_id.rpartition("/")
-        wanted.setdefault(name, []).append((int(row), place))
-    first = stored[next(iter(wanted))]
-    for found in (stored[name] for name in wanted):
-        if image.size is None and found.size != first.size:
-            what = f"holds images of {found.size}, and {first} of {first.size}"
-            raise TaskSetError(str(found), what, "one size", "set tasks.image.size")
-    shape = (image.size, image.size) if image.size else (first.height, first.width)
-    pixels = np.empty((len(ids), CHANNELS[image.colour], *shape), dtype=np.uint8)
-    for path in dict.fromkeys(stored[name].images.path for name in wanted):
-        with _opened(path) as file:
-            for name, pairs in wanted.items():
-                if stored[name].images.path == path:
-                    rows, places = np.array(sorted(pairs)).T
-                    for start, picked in _picked(stored[name], file, rows):
-                        stop = start + len(picked)
-                        pixels[places[start:stop]] = resized(picked, image.size, image.colour)
-    return pixels
-
-
-def _picked(found: _Class, file: Any, rows: npt.NDArray[np.int64]) -> Iterator[tuple[int, Pixels]]:
-    """Images of some sorted rows ``[n, channels, height, width]``, and which of them come first."""
-    dataset, first = _reopened(found, file), 0
-    for block in blocks(dataset):
-        low, high = np.searchsorted(rows, [first, first + len(block)])
-        if low < high:
-            picked = block[rows[low:high] - first]
-            picked = picked[..., np.newaxis] if picked.ndim == 3 else picked
-            yield int(low), picked.transpose(0, 3, 1, 2)
-        first += len(block)
 
 
 def _reopened(found: _Class, file: Any) -> Any:

@@ -33,6 +33,7 @@ from tests.written import (
 
 Settings = dict[str, Any]
 Arrays = dict[str, npt.NDArray[Any]]
+Good = tuple[Callable[[Path], Any], Settings]
 
 WAYS, HIDDEN, SIZE = 2, 4, 8
 
@@ -42,12 +43,8 @@ SAMPLED: Settings = {
     "train": {"tasks": 2},
     "eval": {"tasks": 2},
 }
-HALVED = {"train": {"tasks": 2, "classes": 3}}
-
 FACTORY = '''
 import numpy as np
-
-CALLS = 0
 
 
 def task(seed):
@@ -115,82 +112,87 @@ def episodes(naming: str, seed: int) -> Arrays:
     return dict(zip(names, (x[0], labels, x[1], labels.copy()), strict=True))
 
 
-def write_ready_made(naming: str, suffix: str) -> Callable[[Path], Settings]:
-    def write(root: Path) -> Settings:
+def _ready_made(naming: str, suffix: str) -> Good:
+    def write(root: Path) -> None:
         root.mkdir()
         for seed, side in enumerate(("train", "eval")):
             write_arrays(root / f"{side}{suffix}", episodes(naming, seed))
-        joined = {"joined": {"shots": 2}} if naming == "joined" else {}
-        paths = {side: f"data/{side}{suffix}" for side in ("train", "eval")}
-        return {"format": "episodes", **paths, **joined}
 
-    return write
+    joined = {"joined": {"shots": 2}} if naming == "joined" else {}
+    paths = {side: f"data/{side}{suffix}" for side in ("train", "eval")}
+    return write, {"format": "episodes", **paths, **joined}
 
 
-def write_factory(root: Path) -> Settings:
+def _own_tasks(root: Path) -> None:
     root.mkdir()
     (root / "own_tasks.py").write_text(FACTORY, encoding="utf-8")
-    return {"format": "factory", "factory": "own_tasks:tasks", "path": "data"}
 
 
-def sampled(name: str, image: Settings | None = None, **changes: Any) -> Settings:
-    return copy.deepcopy({"format": name, **SAMPLED, "image": image or {}, **changes})
+def _digits(root: Path) -> Path:
+    return write_idx(root, classes(*"012345", channels=1))
 
 
-def write_splits(root: Path) -> Path:
+def _compressed_digits(root: Path) -> Path:
+    return write_idx(root, classes(*"012345", channels=1), compressed=True)
+
+
+def _drawings(root: Path) -> Path:
+    for images in strokes().values():
+        write_image_folder(root, images)
+    return root
+
+
+def _folders(root: Path) -> Path:
     for split, images in coloured().items():
         write_image_folder(root / split, images)
     return root
 
 
-def _grey_digits(root: Path, *, compressed: bool = False) -> Settings:
-    images = classes(*"012345", channels=1)
-    write_idx(root, images, compressed=compressed)
-    return sampled("idx", **HALVED)
+def _sampled(name: str, image: Settings | None = None, **changes: Any) -> Settings:
+    return copy.deepcopy({"format": name, **SAMPLED, "image": image or {}, **changes})
 
 
-def _drawings(root: Path) -> Settings:
-    for images in strokes().values():
-        write_image_folder(root, images)
-    return sampled("omniglot", {"size": SIZE}, **HALVED)
+HALVED = {"train": {"tasks": 2, "classes": 3}}
 
-
-GOOD: dict[str, Callable[[Path], Settings]] = {
-    "idx": _grey_digits,
-    "idx.gz": lambda root: _grey_digits(root, compressed=True),
-    "omniglot": _drawings,
-    "omniglot zip": lambda root: (_drawings(root), archive(root))[0],
-    "image-folder": lambda root: (write_splits(root), sampled("image-folder"))[1],
-    "image-folder zip": lambda root: (archive(write_splits(root)), sampled("image-folder"))[1],
-    "image-csv": lambda root: (write_image_csv(root, coloured()), sampled("image-csv"))[1],
-    "mini-imagenet": lambda root: (
-        write_mini_imagenet(root, coloured(), protocol=4),
-        sampled("mini-imagenet"),
-    )[1],
-    "metaoptnet": lambda root: (
-        write_metaoptnet(root, coloured(), protocol=4),
-        sampled("metaoptnet"),
-    )[1],
-    "torchmeta omniglot": lambda root: (
-        write_torchmeta_omniglot(root, strokes()),
-        sampled("torchmeta", {"colour": "grey"}),
-    )[1],
-    "torchmeta miniimagenet": lambda root: (
-        write_torchmeta_mini_imagenet(root, coloured()),
-        sampled("torchmeta"),
-    )[1],
-    "torchmeta cifar100": lambda root: (
-        write_torchmeta_cifar(root, fine()),
-        sampled("torchmeta"),
-    )[1],
+GOOD: dict[str, Good] = {
+    "idx": (_digits, _sampled("idx", **HALVED)),
+    "idx.gz": (_compressed_digits, _sampled("idx", **HALVED)),
+    "omniglot": (_drawings, _sampled("omniglot", {"size": SIZE}, **HALVED)),
+    "omniglot zip": (
+        lambda root: archive(_drawings(root)),
+        _sampled("omniglot", {"size": SIZE}, **HALVED),
+    ),
+    "image-folder": (_folders, _sampled("image-folder")),
+    "image-folder zip": (lambda root: archive(_folders(root)), _sampled("image-folder")),
+    "image-csv": (lambda root: write_image_csv(root, coloured()), _sampled("image-csv")),
+    "mini-imagenet": (
+        lambda root: write_mini_imagenet(root, coloured(), protocol=4),
+        _sampled("mini-imagenet"),
+    ),
+    "metaoptnet": (
+        lambda root: write_metaoptnet(root, coloured(), protocol=4),
+        _sampled("metaoptnet"),
+    ),
+    "torchmeta omniglot": (
+        lambda root: write_torchmeta_omniglot(root, strokes()),
+        _sampled("torchmeta", {"colour": "grey"}),
+    ),
+    "torchmeta miniimagenet": (
+        lambda root: write_torchmeta_mini_imagenet(root, coloured()),
+        _sampled("torchmeta"),
+    ),
+    "torchmeta cifar100": (
+        lambda root: write_torchmeta_cifar(root, fine()),
+        _sampled("torchmeta"),
+    ),
     **{
-        f"{naming} {suffix}": write_ready_made(naming, suffix)
+        f"{naming} {suffix}": _ready_made(naming, suffix)
         for naming in ("own", "maml-pytorch", "torchmeta", "joined")
         for suffix in (".npz", ".h5")
     },
-    "factory": write_factory,
+    "factory": (_own_tasks, {"format": "factory", "factory": "own_tasks:tasks", "path": "data"}),
 }
-"""Writes the data of a format into a folder, and returns the section ``tasks`` for it."""
+"""What writes the data of a format into a folder, and the section ``tasks`` for it."""
 
 IN_COLOUR = ("image", "mini", "metaopt", "torchmeta mini", "torchmeta cifar")
 
@@ -199,13 +201,15 @@ def write_good(folder: Path, name: str) -> Case:
     """Data, a checkpoint of random weights and a configuration, none of them with a fault."""
     folder.mkdir(parents=True)
     channels = 3 if name.startswith(IN_COLOUR) else 1
+    write, tasks = GOOD[name]
+    write(folder / "data")
     model = {"name": "conv4", "hidden": HIDDEN, "in_channels": channels, "ways": WAYS}
     case = Case(folder)
     config = {
         "model": model,
         "learner": {"name": "maml", "inner_lr": 0.1, "steps": 1},
         "checkpoint": case.checkpoint.name,
-        "tasks": GOOD[name](folder / "data"),
+        "tasks": tasks,
         "mislabel": {"folds": 2},
         "compute": {"device": "cpu"},
     }
