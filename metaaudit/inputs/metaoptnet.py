@@ -8,8 +8,7 @@ import numpy as np
 
 from metaaudit.config.tasks import MetaOptNetConfig
 from metaaudit.errors import TaskSetError
-from metaaudit.inputs.pickled_arrays import StoredArray
-from metaaudit.inputs.pickles import described, integers, read_pickle
+from metaaudit.inputs.pickles import StoredArray, described, integers, read_pickle
 from metaaudit.inputs.source import ImageSource
 from metaaudit.inputs.stored_images import check_images, read_images
 from metaaudit.inputs.task_set import Ints

@@ -15,9 +15,8 @@ import numpy as np
 import pytest
 
 from metaaudit.errors import TaskSetError
-from metaaudit.inputs import pickle_machine
-from metaaudit.inputs.pickled_arrays import StoredArray, StoredBytes
-from metaaudit.inputs.pickles import integers, read_pickle
+from metaaudit.inputs.pickles import StoredArray, StoredBytes, integers, read_pickle
+from metaaudit.inputs.pickles import machine as pickle_machine
 from tests.written import write_pickle
 
 PROTOCOLS = [None, 0, 1, 2, 3, 4, 5]  # the first is one of Python 2

@@ -8,8 +8,8 @@ import struct
 import warnings
 from collections.abc import Callable
 
-from metaaudit.inputs.pickle_machine import DAMAGED, Machine, Steps, shown
-from metaaudit.inputs.pickled_arrays import Name, UnfitError, made
+from metaaudit.inputs.pickles.arrays import Name, UnfitError, made
+from metaaudit.inputs.pickles.machine import DAMAGED, Machine, Steps, shown
 
 _PROTOCOLS = range(6)
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from metaaudit.inputs.pickled_arrays import (
+from metaaudit.inputs.pickles.arrays import (
     NAMES,
     StoredArray,
     StoredBytes,

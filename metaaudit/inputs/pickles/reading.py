@@ -1,11 +1,4 @@
-"""Pickles of arrays and plain values, read without running anything of theirs.
-
-A pickle is a program. Here a machine runs it that knows no instructions but those which build
-numbers, text, bytes, lists, tuples and dictionaries, and no objects but those of
-``pickled_arrays``. It neither imports nor calls what a pickle names, and allocates nothing because
-a pickle claims a size. Protocols 0 to 5 are read, of Python 2 and 3; text of Python 2 is taken for
-Latin-1, as is usual where arrays are pickled.
-"""
+"""Reading a pickle, and checks of what it held."""
 
 from __future__ import annotations
 
@@ -16,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from metaaudit.errors import TaskSetError
-from metaaudit.inputs.pickle_machine import Machine
-from metaaudit.inputs.pickle_steps import REFUSED, STEPS
-from metaaudit.inputs.pickled_arrays import StoredArray, UnfitError
+from metaaudit.inputs.pickles.arrays import StoredArray, UnfitError
+from metaaudit.inputs.pickles.machine import Machine
+from metaaudit.inputs.pickles.steps import REFUSED, STEPS
 from metaaudit.inputs.task_set import Ints
 
 # What a step of the machine raises where a pickle is damaged, such as TypeError for its keys.
