@@ -100,7 +100,9 @@ def inner_warnings(config: Config, adaptation: Adaptation) -> list[str]:
     learner = config.learner
     proximal = isinstance(learner, ImamlConfig)
     proximity = "learner.proximity" if proximal else "influence.inner.proximity"
-    remedy = f"raise {proximity}, or use influence.inner.inverse: ggn"
+    remedy = f"raise {proximity}"
+    if config.influence.derivative == "implicit":
+        remedy += ", or use influence.inner.inverse: ggn"
     largest = summary["stationarity"]["largest"]
     # Twice: the tolerance is on the norm in single precision.
     if isinstance(learner, ImamlConfig) and largest > 2 * learner.tolerance:

@@ -227,16 +227,15 @@ class AdjointSolver:
         weights = {path: 1 / (values + shift) for path, values in factors.eigenvalues.items()}
         return lambda vectors: factors.apply(weights, vectors)
 
-    @staticmethod
-    def _dense(operator: TotalHessian, targets: Tensor) -> Solution:
-        solve = solve_general if operator.form == "jacobian" else solve_dense
+    def _dense(self, operator: TotalHessian, targets: Tensor) -> Solution:
+        solve = solve_general if self.config.curvature == "jacobian" else solve_dense
         size = targets.shape[1]
         if size > DENSE_LIMIT:
             raise ConfigError(
                 "influence.solver",
                 f"dense would need a {size} x {size} matrix",
                 f"at most {DENSE_LIMIT} parameters",
-                "use cg",
+                "use influence.solver: auto",
             )
         return solve(operator, targets)
 

@@ -94,16 +94,13 @@ class Reptile(Field):
         theta = self._pooled(params, w, v, data)
         return {name: (p - theta[name]) / self.length for name, p in params.items()}
 
-    def adapted(self, batch: TaskBatch) -> Params:
-        """See ``Adaptation.adapted``."""
-        theta: Params = over_tasks(self._pooled, self.params, batch.data)
-        return theta
-
     def descent(self, batch: TaskBatch) -> Linearised:
-        """See ``Adaptation.descent``."""
-        theta = self.adapted(batch)
-        towards = {name: (p - theta[name]) / self.length for name, p in self.params.items()}
-        return Linearised(theta, lambda partial: towards)
+        """See ``Adaptation.descent``; the parameters are those adapted to the support alone.
+
+        They cost an adaptation more, for losses that are of queries which were not adapted to.
+        """
+        towards: Params = over_tasks(self.field, self.params, batch.data)
+        return Linearised(self.adapted(batch), lambda partial: towards)
 
     def _pooled(self, params: Params, w: Tensor, v: Tensor, data: TaskTensors) -> Params:
         x = torch.cat([data.support_x, data.query_x])

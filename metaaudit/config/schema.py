@@ -46,11 +46,12 @@ class Config(Section):
     @classmethod
     def _a_field_has_a_jacobian(cls, given: Any) -> Any:
         """The default curvature of a learner that follows a field."""
-        match given:
-            case {"learner": {"name": str(name)}} if name in FIELD_LEARNERS:
-                influence = given.get("influence", {})
-                if isinstance(influence, dict):
-                    return {**given, "influence": {"curvature": "jacobian", **influence}}
+        if not isinstance(given, dict):
+            return given
+        learner, influence = given.get("learner"), given.get("influence", {})
+        name = learner.get("name") if isinstance(learner, dict) else getattr(learner, "name", None)
+        if name in FIELD_LEARNERS and isinstance(influence, dict):
+            return {**given, "influence": {"curvature": "jacobian", **influence}}
         return given
 
     @model_validator(mode="after")

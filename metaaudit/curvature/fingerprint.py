@@ -12,6 +12,7 @@ from torch import Tensor
 COMPUTING = (
     "bilevel/**/*.py",
     "curvature/*.py",
+    "influence/self_influence.py",
     "inputs/task_set.py",
     "labelnoise/*.py",
     "learners/*.py",

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from metaaudit.errors import TaskSetError
-from metaaudit.inputs.hdf5_files import DAMAGED, blocks, dataset_inside
+from metaaudit.inputs.hdf5_files import DAMAGED, blocks, check_written, dataset_inside
 from metaaudit.inputs.npz_files import NpzArrays
 from metaaudit.runs.atomic import replacing
 from metaaudit.runs.hdf5 import writing
@@ -141,11 +141,16 @@ class _Hdf5Arrays:
 
     def whole(self, name: str) -> Array:
         dataset = self._dataset(name)
+        np.empty(dataset.shape, dataset.dtype)  # asks for no memory yet, but fails if it is absurd
+        if dataset.shape:
+            check_written(f"{self._path}: {name}", dataset, "rows")
         text = h5py.check_string_dtype(dataset.dtype) is not None
         return np.asarray(dataset[()], dtype=bytes) if text else np.asarray(dataset[()])
 
     def rows(self, name: str) -> Iterator[Array]:
-        for block in blocks(self._dataset(name)):
+        dataset = self._dataset(name)
+        check_written(f"{self._path}: {name}", dataset, "rows")
+        for block in blocks(dataset):
             yield from block
 
     def _dataset(self, name: str) -> Any:

@@ -16,6 +16,8 @@ DAMAGED = (OSError, ValueError, KeyError, TypeError, RuntimeError)
 """What reading a damaged file raises."""
 
 _BLOCK_BYTES = 1 << 22
+_MOST_COMPRESSED = 2000
+"""Times that stored bytes can grow: deflate's limit is 1032. A tiny file can claim any size."""
 
 
 def stored_inside(path: Path, group: Any, name: str) -> Any:
@@ -60,6 +62,23 @@ def group_inside(path: Path, group: Any, name: str) -> Any:
     if not isinstance(found, h5py.Group):
         raise TaskSetError(f"{path}: {_below(group, name)}", "is a dataset", "a group")
     return found
+
+
+def check_written(where: object, dataset: Any, rows: str) -> None:
+    """Checks that what a dataset claims to hold was written to the file.
+
+    Args:
+        where: What to call the dataset in messages.
+        dataset: The ``h5py`` dataset.
+        rows: What to call its rows there.
+
+    Raises:
+        TaskSetError: Far less was.
+    """
+    stored = dataset.id.get_storage_size()
+    if dataset.nbytes > _MOST_COMPRESSED * stored:
+        what = f"claims {dataset.shape[0]} {rows}, and {stored} bytes of them are stored"
+        raise TaskSetError(where, what, f"{rows} that were written")
 
 
 def blocks(dataset: Any) -> Iterator[npt.NDArray[Any]]:

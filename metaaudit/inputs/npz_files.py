@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from metaaudit.errors import TaskSetError
 
+_STARTS = (b"PK\x03\x04", b"PK\x05\x06", np.lib.format.MAGIC_PREFIX)
 _HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
@@ -36,6 +37,10 @@ class NpzArrays:
         self._path = path
         # An own stream: NumPy leaves the one it opens for a damaged file to the garbage collector.
         stream = stack.enter_context(path.open("rb"))
+        # NumPy would take it for a pickle, and advise to trust it.
+        if not stream.read(max(map(len, _STARTS))).startswith(_STARTS):
+            raise ValueError("it does not begin as a zip does")
+        stream.seek(0)
         file = np.load(stream, allow_pickle=False)
         if not isinstance(file, np.lib.npyio.NpzFile):
             raise TaskSetError(path, "holds one array", "arrays with names", "write with np.savez")

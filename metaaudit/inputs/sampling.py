@@ -33,16 +33,26 @@ def sample_tasks(source: ImageSource, config: SampledConfig) -> tuple[TaskSet, T
         The training tasks and the evaluation tasks.
 
     Raises:
-        TaskSetError: The data set has too few classes or images, cannot be divided as asked, or
-            an image cannot be read.
+        TaskSetError: The data set has too few classes or images, cannot be divided as asked, an
+            image cannot be read, or images differ in size.
     """
     train, evaluation = (turned(side, config.rotations) for side in divide(source, config))
     _check_side("train", train, config.episode)
     _check_side("eval", evaluation, config.episode)
-    return (
+    sampled = (
         _task_set(train, _Drawn.of("train", train, config, config.train), config),
         _task_set(evaluation, _Drawn.of("eval", evaluation, config, config.eval), config),
     )
+    sizes = [task_set.pool.input_shape[1:] for task_set in sampled]
+    if sizes[0] != sizes[1]:
+        raise TaskSetError(
+            source.where,
+            f"has training images of {sizes[0][1]}x{sizes[0][0]} and evaluation images of "
+            f"{sizes[1][1]}x{sizes[1][0]}",
+            "one size",
+            "set tasks.image.size",
+        )
+    return sampled
 
 
 @dataclass(frozen=True)

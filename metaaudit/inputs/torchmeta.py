@@ -14,15 +14,12 @@ import numpy.typing as npt
 
 from metaaudit.config.tasks import TorchmetaConfig
 from metaaudit.errors import TaskSetError
-from metaaudit.inputs.hdf5_files import DAMAGED, dataset_inside, group_inside
+from metaaudit.inputs.hdf5_files import DAMAGED, check_written, dataset_inside, group_inside
 from metaaudit.inputs.source import ImageSource
 from metaaudit.inputs.stored_images import check_images, read_images
 from metaaudit.inputs.torchmeta_files import Images, Layout, found_layout, read_labels
 
 Parts = tuple[str, ...]
-
-_MOST_COMPRESSED = 2000
-"""Times that stored bytes can grow: deflate's limit is 1032. A tiny file can claim any size."""
 
 
 def torchmeta_source(config: TorchmetaConfig) -> ImageSource:
@@ -111,10 +108,7 @@ def _datasets(images: Images, group: Any, parts: Parts) -> Iterator[_Class]:
 def _checked(images: Images, parts: Parts, dataset: Any) -> _Class:
     where = f"{images.path}: {dataset.name.lstrip('/')}"
     check_images(where, dataset.shape or (), dataset.dtype)
-    stored = dataset.id.get_storage_size()
-    if dataset.nbytes > _MOST_COMPRESSED * stored:
-        what = f"claims {dataset.shape[0]} images, and {stored} bytes of them are stored"
-        raise TaskSetError(where, what, "images that were written")
+    check_written(where, dataset, "images")
     return _Class(images, parts, dataset.shape)
 
 

@@ -1,8 +1,9 @@
 """Prototypical networks (Snell et al., 2017) as networks whose last layer the support gives.
 
-The squared distance to a prototype ``c`` is ``|f|^2 - 2 c.f + |c|^2``, and ``|f|^2`` is the same
-for all classes, so that the softmax over negative distances is that of a linear layer with weight
-``2 c`` and bias ``-|c|^2``.
+The squared distance to a prototype ``c`` is ``|f|^2 - 2 c.f + |c|^2``, and what is the same for all
+classes does not change a softmax. So the softmax over negative distances is that of a linear layer
+with weight ``2 (c - m)`` and bias ``-(c - m).(c + m)``, for any ``m``; with the mean feature for
+``m``, no large numbers cancel.
 """
 
 from __future__ import annotations
@@ -45,8 +46,9 @@ class ProtoNet(Learner):
         prototypes = torch.where(
             count > 0, each.T @ features / torch.where(count > 0, count, 1.0), middle
         )
-        bias = without_absent(-prototypes.square().sum(1), support_y)
-        return {**params, self.head.weight: 2 * prototypes, self.head.bias: bias}
+        apart, together = prototypes - middle.detach(), prototypes + middle.detach()
+        bias = without_absent(-(apart * together).sum(1), support_y)
+        return {**params, self.head.weight: 2 * apart, self.head.bias: bias}
 
     def meta_parameters(self, initial: Params) -> Params:
         """All but the last layer."""

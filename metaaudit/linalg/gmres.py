@@ -8,7 +8,10 @@ from torch import Tensor
 from metaaudit.linalg.solution import MatVec, Solution, Status, histories, relative_residual
 
 RESTART = 50
-"""Krylov vectors that are kept: memory is this many times that of the right-hand sides."""
+"""Krylov vectors that are kept at least; a restart loses what they hold."""
+
+KRYLOV_BYTES = 1 << 30
+"""More of them are kept where this has room for them."""
 
 
 def gmres(matvec: MatVec, rhs: Tensor, *, tolerance: float, max_iterations: int) -> Solution:
@@ -22,9 +25,11 @@ def gmres(matvec: MatVec, rhs: Tensor, *, tolerance: float, max_iterations: int)
 
     Returns:
         The solution; its residuals are recomputed from ``b - A x``. A right-hand side whose
-        residual a whole cycle of ``RESTART`` products did not lower is reported as stagnated.
+        residual a whole cycle of products did not lower is reported as stagnated, one whose numbers
+        stop being finite as divergence, and its value is NaN.
     """
     rhs = rhs.double()
+    longest = min(max(RESTART, KRYLOV_BYTES // (8 * rhs.numel() or 1)), rhs.shape[1])
     value, residual = torch.zeros_like(rhs), rhs
     left = [relative_residual(residual, rhs)]
     iterations = torch.zeros(len(rhs), dtype=torch.int64, device=rhs.device)
@@ -34,19 +39,21 @@ def gmres(matvec: MatVec, rhs: Tensor, *, tolerance: float, max_iterations: int)
         moving = (left[-1] > tolerance) & left[-1].isfinite() & ~stuck
         if not bool(moving.any()):
             break
-        depth = min(RESTART, max_iterations - spent, rhs.shape[1])
+        depth = min(longest, max_iterations - spent)
         start = residual.where(moving[:, None], 0.0)
         found, norms = _cycle(matvec, start, depth, tolerance * rhs.norm(dim=1))
         spent += len(norms)
+        iterations += moving * len(norms)
         scale = rhs.norm(dim=1).clamp_min(torch.finfo(rhs.dtype).tiny)
-        for norm in norms:
-            iterations += moving & (left[-1] > tolerance)
-            left.append(torch.where(moving, norm / scale, left[-1]))
+        left += [torch.where(moving, norm / scale, left[-1]) for norm in norms]
         value = value + found
-        residual = torch.where(moving[:, None], rhs - matvec(value).double(), residual)
+        product = matvec(value.where(moving[:, None], 0.0)).double()
+        residual = torch.where(moving[:, None], rhs - product, residual)
         actual = relative_residual(residual, rhs)
-        stuck = moving & (actual > (1 - 1e-6) * relative_residual(start, rhs)) & (depth == RESTART)
+        if depth == longest:
+            stuck |= moving & (actual > (1 - 1e-6) * relative_residual(start, rhs))
         left[-1] = torch.where(moving, actual, left[-1])
+    value[~left[-1].isfinite()] = torch.nan
     return Solution(
         value=value,
         status=tuple(_status(r, bool(s), tolerance) for r, s in zip(left[-1], stuck, strict=True)),
@@ -77,11 +84,12 @@ def _cycle(
                 vector = vector - along[:, None] * known
         length = vector.norm(dim=1)
         projected[:, steps + 1, steps] = length
-        basis.append(_unit(vector, length))
         steps += 1
         weights = _least_squares(projected[:, : steps + 1, :steps], target[:, : steps + 1])
         missed = target[:, : steps + 1] - _times(projected[:, : steps + 1, :steps], weights)
         norms.append(missed.norm(dim=1))
+        # Those that are solved ask for no more products.
+        basis.append(_unit(vector, length).where((norms[-1] > enough)[:, None], 0.0))
     correction = torch.stack(basis[:steps], dim=1).mT @ weights[..., None]
     return correction.squeeze(-1), norms
 

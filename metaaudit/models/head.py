@@ -64,6 +64,14 @@ class Head:
             )
         if not name:
             raise ModelError("learner.head", "is the whole model", "layers before it")
+        own = {id(layer.weight), id(layer.bias)}
+        tied = [n for n, p in model.module.state_dict(keep_vars=True).items() if id(p) in own]
+        if len(tied) > len(own):
+            raise ModelError(
+                "learner.head",
+                f"{name!r} shares its parameters ({', '.join(tied)})",
+                "a layer with parameters of its own",
+            )
         shared = [*model.module.parameters(), *model.module.buffers()]
         body = copy.deepcopy(model.module, {id(tensor): tensor for tensor in shared})
         body.set_submodule(name, nn.Identity())

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from metaaudit.config.model import CNN4Config, OmniglotCNNConfig, OmniglotFCConfig
+from metaaudit.errors import ModelError
 from metaaudit.models.images import SpatialMean, check_images, check_positions
 
 
@@ -51,7 +52,8 @@ class ConvBlock(nn.Module):
 class OmniglotCNN(nn.Module):
     """``base`` of convolutions, mean over positions, ``classifier``.
 
-    learn2learn registers its blocks a second time, as ``features.1``; here they have one name.
+    learn2learn registers ``base`` a second time, as ``features.1``. Here only state dicts have both
+    names: EK-FAC takes a tensor of two names for one that two layers share.
     """
 
     def __init__(self, base: nn.Module, classifier: nn.Linear) -> None:
@@ -59,11 +61,24 @@ class OmniglotCNN(nn.Module):
         self.base = base
         self.mean = SpatialMean()
         self.classifier = classifier
+        self.register_state_dict_post_hook(_name_twice)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_pre_hook(_name_once)  # type: ignore[no-untyped-call]
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Outputs ``[batch, ways]``."""
         outputs: Tensor = self.classifier(self.mean(self.base(inputs)))
         return outputs
+
+
+def _name_twice(_: nn.Module, state: dict[str, Tensor], prefix: str, __: object) -> None:
+    first = f"{prefix}base."
+    for name in [name for name in state if name.startswith(first)]:
+        state[f"{prefix}features.1.{name.removeprefix(first)}"] = state[name]
+
+
+def _name_once(_: nn.Module, state: dict[str, Tensor], prefix: str, *__: object) -> None:
+    for name in [name for name in state if name.startswith(f"{prefix}features.1.")]:
+        del state[name]
 
 
 def omniglot_fc(config: OmniglotFCConfig, input_shape: tuple[int, ...]) -> nn.Module:
@@ -81,7 +96,13 @@ def omniglot_cnn(config: OmniglotCNNConfig, input_shape: tuple[int, ...]) -> nn.
     Raises:
         ModelError: The inputs are no such images.
     """
-    check_images(input_shape, 1)
+    if len(input_shape) != 3 or input_shape[0] != 1:
+        raise ModelError(
+            "model.name",
+            f"is {config.name} but the tasks' inputs have shape {list(input_shape)}",
+            "images [1, height, width]",
+            "set tasks.image.colour: grey, or use another model",
+        )
     classifier = nn.Linear(config.hidden, config.ways)
     nn.init.normal_(classifier.weight)
     nn.init.zeros_(classifier.bias)

@@ -38,19 +38,10 @@ class ElementaryNorm(nn.Module):
         self.register_parameter("weight", norm.weight)
         self.register_parameter("bias", norm.bias)
         self.running = running and isinstance(norm, _BatchNorm)
-        if self.running:
-            assert isinstance(norm, _BatchNorm)
-            tracked = norm.running_mean, norm.running_var
-            mean, variance = (
-                made if kept is None else kept.detach().clone()
-                for kept, made in zip(
-                    tracked,
-                    (torch.zeros(norm.num_features), torch.ones(norm.num_features)),
-                    strict=True,
-                )
-            )
-            self.running_mean: Tensor
-            self.running_var: Tensor
+        self.running_mean: Tensor
+        self.running_var: Tensor
+        if running and isinstance(norm, _BatchNorm):
+            mean, variance = _statistics(norm)
             self.register_buffer("running_mean", mean)
             self.register_buffer("running_var", variance)
 
@@ -80,6 +71,14 @@ class ElementaryNorm(nn.Module):
     def _scaled(self, inputs: Tensor, shape: tuple[int, ...]) -> Tensor:
         scaled = inputs if self.weight is None else inputs * self.weight.reshape(shape)
         return scaled if self.bias is None else scaled + self.bias.reshape(shape)
+
+
+def _statistics(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
+    """Running mean and variance; 0 and 1, which are there to be loaded, if none are tracked."""
+    if norm.running_mean is not None and norm.running_var is not None:
+        return norm.running_mean.detach().clone(), norm.running_var.detach().clone()
+    like = torch.empty(0) if norm.weight is None else norm.weight.detach()
+    return like.new_zeros(norm.num_features), like.new_ones(norm.num_features)
 
 
 def with_elementary_norms(

@@ -1,4 +1,7 @@
-"""The Conv-4 of torchmeta's examples and of pytorch-maml, with their names."""
+"""The Conv-4 of torchmeta's examples and of pytorch-maml, with the names of the latter.
+
+The former number the blocks and layers instead; their order is the same.
+"""
 
 from __future__ import annotations
 

@@ -40,10 +40,10 @@ WAYS, HIDDEN, SIZE = 2, 4, 8
 SAMPLED: Settings = {
     "root": "data",
     "episode": {"ways": WAYS, "shots": 2, "queries": 2},
-    "train": {"tasks": 2},
-    "eval": {"tasks": 2},
+    "train": {"tasks": 4},
+    "eval": {"tasks": 4},
 }
-FACTORY = '''
+FACTORY = """
 import numpy as np
 
 
@@ -56,7 +56,7 @@ def task(seed):
 
 def tasks():
     return [task(0), task(1)], [task(2), task(3)]
-'''
+"""
 
 
 def classes(*names: str, channels: int = 3, images: int = 4, seed: int = 0) -> Images:
@@ -152,7 +152,7 @@ def _sampled(name: str, image: Settings | None = None, **changes: Any) -> Settin
     return copy.deepcopy({"format": name, **SAMPLED, "image": image or {}, **changes})
 
 
-HALVED = {"train": {"tasks": 2, "classes": 3}}
+HALVED = {"train": {"tasks": 4, "classes": 3}}
 
 GOOD: dict[str, Good] = {
     "idx": (_digits, _sampled("idx", **HALVED)),

@@ -5,340 +5,114 @@ Each case is a good one of ``formats`` with one fault.
 
 from __future__ import annotations
 
-import gzip
-import io
-import json
-import os
-import pickle
 import shutil
-import zipfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import h5py
-import numpy as np
 import pytest
-import torch
-from PIL import Image
-from safetensors.torch import load_file
 
-from metaaudit.inputs.checkpoints import write_checkpoint
-from tests.cli.formats import (
-    GOOD,
-    SIZE,
-    Arrays,
-    change_settings,
-    classes,
-    weights,
-    write_good,
-)
+from tests.cli.bad_arrays import EPISODE_CASES, FACTORY_CASES, HDF5_CASES
+from tests.cli.bad_checkpoints import CHECKPOINT_CASES, SETTING_CASES
+from tests.cli.bad_images import CSV_CASES, IDX_CASES, IMAGE_CASES, PICKLE_CASES
+from tests.cli.faults import MARKER, Bad
+from tests.cli.formats import GOOD, change_settings, write_good
 from tests.small import Case, cli, files, succeeds
-from tests.written import write_idx, write_image_folder, write_metaoptnet
 
-Break = Callable[[Path], Any]
-"""Puts a fault into the data below a folder."""
-
-MARKER = "METAAUDIT_TEST_SIDE_EFFECT"
-
-
-@dataclass(frozen=True)
-class Bad:
-    """A good case with a fault.
-
-    Attributes:
-        good: Name of the good case.
-        names: The file or the key that the message has to name.
-        reason: What it has to say of it.
-        broken: Puts the fault into the case's folder, if it is in a file.
-        settings: Settings that are changed, by dotted key.
-        options: More of the command line of ``validate``; ``score`` is not tried then.
-    """
-
-    good: str
-    names: str
-    reason: str
-    broken: Break | None = None
-    settings: dict[str, Any] = field(default_factory=dict)
-    options: tuple[str, ...] = ()
-
-
-class Evil:
-    """Creates a folder when it is unpickled."""
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os.mkdir, (os.environ[MARKER],)
-
-
-# Faults of bytes
-
-
-def cut(name: str, by: int = 5) -> Break:
-    def apply(folder: Path) -> None:
-        path = folder / name
-        path.write_bytes(path.read_bytes()[:-by])
-
-    return apply
-
-
-def flip(name: str, place: int, mask: int = 0x40) -> Break:
-    def apply(folder: Path) -> None:
-        data = bytearray((folder / name).read_bytes())
-        data[place] ^= mask
-        (folder / name).write_bytes(data)
-
-    return apply
-
-
-def flip_in(name: str, found: bytes, mask: int = 0x40) -> Break:
-    """Flips a bit of the first byte of what is found there."""
-
-    def apply(folder: Path) -> None:
-        data = (folder / name).read_bytes()
-        assert found in data
-        flip(name, data.index(found), mask)(folder)
-
-    return apply
-
-
-def put(name: str, data: bytes) -> Break:
-    return lambda folder: (folder / name).write_bytes(data)
-
-
-def text(name: str, content: str) -> Break:
-    return lambda folder: (folder / name).write_text(content, encoding="utf-8")
-
-
-def remove(name: str) -> Break:
-    return lambda folder: (folder / name).unlink()
-
-
-def swap(name: str, old: str, new: str) -> Break:
-    """Replaces a piece of a text file."""
-
-    def apply(folder: Path) -> None:
-        content = (folder / name).read_text(encoding="utf-8")
-        assert old in content
-        (folder / name).write_text(content.replace(old, new, 1), encoding="utf-8")
-
-    return apply
-
-
-# Faults of each kind of file
-
-PACK = "data/pack.zip"
-IDX, IDX_LABELS = "data/train-images-idx3-ubyte", "data/train-labels-idx1-ubyte"
-MINI, FC100 = "data/mini-imagenet-cache-train.pkl", "data/FC100_train.pickle"
-OMNIGLOT_H5, MINI_H5, CIFAR_H5 = "data/data.hdf5", "data/train_data.hdf5", "data/data.hdf5"
-
-
-def short_gzip(folder: Path) -> None:
-    """A whole gzip that holds one byte too few."""
-    path = folder / f"{IDX}.gz"
-    path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes())[:-1]))
-
-
-def few_digits(folder: Path) -> None:
-    images = dict(classes(*"012345", channels=1))
-    images["3"] = images["3"][:3]
-    write_idx(folder / "data", images)
-
-
-def larger_digits(folder: Path) -> None:
-    large = {name: np.kron(v, np.ones((1, 2, 2, 1), np.uint8)) for name, v in one_digit().items()}
-    write_idx(folder / "data", large, stem="t10k")
-
-
-def one_digit() -> dict[str, Any]:
-    return dict(classes(*"012345", channels=1))
-
-
-def picture(name: str, size: tuple[int, int] = (SIZE, SIZE), mode: str = "RGB") -> Break:
-    return lambda folder: Image.new(mode, size).save(folder / name)
-
-
-def claims_size(name: str, side: int) -> Break:
-    """A PNG whose header claims a size, with a right checksum."""
-
-    def apply(folder: Path) -> None:
-        out = io.BytesIO()
-        Image.new("L", (1, 1)).save(out, format="PNG")
-        data = bytearray(out.getvalue())
-        data[16:24] = side.to_bytes(4, "big") * 2
-        data[29:33] = zipfile.crc32(data[12:29]).to_bytes(4, "big")
-        (folder / name).write_bytes(data)
-
-    return apply
-
-
-def add_to_zip(name: str, data: bytes) -> Break:
-    def apply(folder: Path) -> None:
-        with zipfile.ZipFile(folder / PACK, "a") as pack:
-            pack.writestr(name, data)
-
-    return apply
-
-
-def member_bit(folder: Path) -> None:
-    """Flips a bit of the first image of a zip, whose directory has its checksum."""
-    with zipfile.ZipFile(folder / PACK) as pack:
-        info = pack.infolist()[0]
-    flip(PACK, info.header_offset + 30 + len(info.filename) + 60)(folder)
-
-
-def change_pickle(name: str, change: Callable[[dict[str, Any]], Any]) -> Break:
-    def apply(folder: Path) -> None:
-        content = pickle.loads((folder / name).read_bytes())
-        content = change(content) or content
-        (folder / name).write_bytes(pickle.dumps(content, protocol=4))
-
-    return apply
-
-
-def code(name: str) -> Break:
-    return change_pickle(name, lambda content: content.update(more=Evil()))
-
-
-def claims_shape(name: str) -> Break:
-    """The first of the array's dimensions, 12 images, becomes 255 of them."""
-    return lambda folder: flip_in(name, b"(K\x0cK\x08K\x08K\x03t"[1:])(folder) or None
-
-
-def change_hdf5(name: str, change: Callable[[h5py.File], Any]) -> Break:
-    def apply(folder: Path) -> None:
-        with h5py.File(folder / name, "r+") as file:
-            change(file)
-
-    return apply
-
-
-def external_link(name: str, dataset: str) -> Break:
-    """The dataset goes to another file, to which a link leads."""
-
-    def apply(folder: Path) -> None:
-        other = shutil.copy(folder / name, folder / "other.h5")
-
-        def link(file: h5py.File) -> None:
-            del file[dataset]
-            file[dataset] = h5py.ExternalLink(str(other), dataset)
-
-        change_hdf5(name, link)(folder)
-
-    return apply
-
-
-def soft_link(name: str, dataset: str) -> Break:
-    def link(file: h5py.File) -> None:
-        file.move(dataset, "elsewhere")
-        file[dataset] = h5py.SoftLink("/elsewhere")
-
-    return change_hdf5(name, link)
-
-
-def virtual(name: str, dataset: str) -> Break:
-    def apply(folder: Path) -> None:
-        other = shutil.copy(folder / name, folder / "other.h5")
-
-        def replace(file: h5py.File) -> None:
-            old = file[dataset]
-            layout = h5py.VirtualLayout(old.shape, old.dtype)
-            layout[:] = h5py.VirtualSource(other, dataset, old.shape)
-            del file[dataset]
-            file.create_virtual_dataset(dataset, layout)
-
-        change_hdf5(name, replace)(folder)
-
-    return apply
-
-
-def replace_dataset(name: str, dataset: str, change: Callable[[Any], Any]) -> Break:
-    def replace(file: h5py.File) -> None:
-        values = change(file[dataset][()])
-        del file[dataset]
-        file[dataset] = values
-
-    return change_hdf5(name, replace)
-
-
-def claimed_dataset(file: h5py.File, dataset: str, shape: tuple[int, ...]) -> None:
-    """A dataset of which nothing is stored."""
-    del file[dataset]
-    file.create_dataset(dataset, shape, "u1", chunks=(1, *shape[1:]))
-
-
-def change_arrays(change: Callable[[Arrays], Any], name: str = "data/train.npz") -> Break:
-    def apply(folder: Path) -> None:
-        with np.load(folder / name) as file:
-            content = dict(file)
-        change(content)
-        np.savez(folder / name, **content)
-
-    return apply
-
-
-def claimed_array(folder: Path) -> None:
-    """An array whose header claims a terabyte, in a zip that is whole."""
-    head = io.BytesIO()
-    form = {"descr": "<f4", "fortran_order": False, "shape": (2, 1 << 28, 1, 32, 32)}
-    np.lib.format.write_array_header_1_0(head, form)
-    path = folder / "data" / "train.npz"
-    with zipfile.ZipFile(path) as pack:
-        members = {name: pack.read(name) for name in pack.namelist()}
-    with zipfile.ZipFile(path, "w") as pack:
-        for name, data in (members | {"support_x.npy": head.getvalue()}).items():
-            pack.writestr(name, data)
-
-
-def missing_class(a: Arrays) -> None:
-    """Its query has three classes, its support two."""
-    a["query_y"][0, 0] = 2
-
-
-# Faults of checkpoints
-
-ST = "checkpoint.safetensors"
-
-
-def change_weights(change: Callable[[dict[str, torch.Tensor]], Any], suffix: str = "") -> Break:
-    """Writes changed weights, as a state dict with the suffix if one is given."""
-
-    def apply(folder: Path) -> None:
-        found: Any = load_file(folder / ST)
-        found = change(found) or found
-        if suffix:
-            torch.save(found, folder / f"weights{suffix}")
-        else:
-            write_checkpoint(folder / ST, found, {})
-
-    return apply
-
-
-def state_dict(change: Callable[[dict[str, torch.Tensor]], Any]) -> Break:
-    return change_weights(change, ".pt")
-
-
-def whole(tensors: dict[str, torch.Tensor]) -> None:
-    """No change."""
-
-
-def then(*faults: Break) -> Break:
-    def apply(folder: Path) -> None:
-        for fault in faults:
-            fault(folder)
-
-    return apply
-
-
-def fill(value: float) -> Callable[[dict[str, torch.Tensor]], Any]:
-    def change(tensors: dict[str, torch.Tensor]) -> None:
-        tensors[min(tensors)].view(-1)[0] = value
-
-    return change
-
-
-def twice(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {f"{p}.{n}": t * k for k, p in enumerate(("old", "new"), 1) for n, t in tensors.items()}
-
-
-PT = {"checkpoint": "weights.pt"}
+BAD: dict[str, Bad] = {
+    **IDX_CASES,
+    **IMAGE_CASES,
+    **CSV_CASES,
+    **PICKLE_CASES,
+    **HDF5_CASES,
+    **EPISODE_CASES,
+    **FACTORY_CASES,
+    **CHECKPOINT_CASES,
+    **SETTING_CASES,
+}
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Case]:
+    """Good cases, each written once: read them, never write to them."""
+    root = tmp_path_factory.mktemp("good")
+    made: dict[str, Case] = {}
+
+    def case(name: str) -> Case:
+        if name not in made:
+            made[name] = write_good(root / str(len(made)), name)
+        return made[name]
+
+    return case
+
+
+@pytest.fixture
+def own(good: Callable[[str], Case], tmp_path: Path) -> Callable[[str], Case]:
+    """Good cases that the test may break."""
+
+    def case(name: str) -> Case:
+        return Case(Path(shutil.copytree(good(name).folder, tmp_path / "case")))
+
+    return case
+
+
+def one_line(everything: Path, *args: object) -> str:
+    """The message of a command that must end with 2, write nothing and print no traceback."""
+    before = files(everything)
+    outcome = cli(*args)
+    assert files(everything) == before
+    assert outcome.exit_code == 2, outcome.stderr
+    assert "Traceback" not in outcome.stderr
+    assert outcome.stdout == ""
+    assert outcome.stderr.splitlines()[-1] == outcome.error
+    assert len(outcome.error) < 1000
+    return outcome.error
+
+
+@pytest.mark.parametrize("name", GOOD)
+@pytest.mark.parametrize("command", ["validate", "score"])
+def test_each_good_case_is_good(own: Callable[[str], Case], name: str, command: str) -> None:
+    case = own(name)
+    options = ("--run", case.run, "--dry-run") if command == "score" else ()
+    succeeds(case.cli(command, *options))
+
+
+@pytest.mark.parametrize("bad", BAD.values(), ids=BAD)
+def test_one_line_and_nothing_written(
+    own: Callable[[str], Case], bad: Bad, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(MARKER, str(tmp_path / "side-effect"))
+    case = own(bad.good)
+    bad.broken(case.folder)
+    change_settings(case, bad.settings)
+    for args in (("validate", case.config), ("score", case.config, "--run", case.run)):
+        message = one_line(tmp_path, *args)
+        assert bad.names in message
+        assert bad.reason in message
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        ("sheet.jpg", "is no name for a picture"),
+        ("sheet", "is no name for a picture"),
+        ("metaaudit.yaml/sheet.png", "cannot be written"),
+        ("data.png", "cannot be written"),
+        (f"{'n' * 300}.png", "cannot be written"),
+    ],
+)
+def test_contact_sheet_that_cannot_be_written(
+    own: Callable[[str], Case], path: str, reason: str, tmp_path: Path
+) -> None:
+    case = own("image-folder")
+    (case.folder / "data.png").mkdir()
+    sheet = case.folder / path
+    message = one_line(tmp_path, "validate", case.config, "--contact-sheet", sheet)
+    assert str(sheet) in message
+    assert reason in message
+
+
+def test_contact_sheet_makes_its_folder(own: Callable[[str], Case]) -> None:
+    case = own("image-folder")
+    sheet = case.folder / "new" / "folder" / "sheet.png"
+    succeeds(case.cli("validate", "--contact-sheet", sheet))
+    assert sheet.is_file()

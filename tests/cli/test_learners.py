@@ -107,3 +107,13 @@ def test_a_field_is_solved_to_tolerance_with_enough_damping(tmp_path: Path) -> N
     dense = case.score("dense", "--set", "influence.solver=dense")
     with h5py.File(case.run / "scores.h5") as one, h5py.File(dense / "scores.h5") as other:
         np.testing.assert_allclose(one["task_influence"], other["task_influence"], rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["protonet", "ridge"])
+def test_outputs_that_no_task_uses_do_no_harm(tmp_path: Path, name: str) -> None:
+    case = learner_case(
+        tmp_path, name, **{"model.ways": 8, "compute.dtype": "float64", "training.epochs": 1}
+    )
+    succeeds(case.cli("train"))
+    with h5py.File(case.score() / "scores.h5") as scores:
+        assert np.isfinite(np.asarray(scores["instances/mislabel_score"])).all()

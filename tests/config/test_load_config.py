@@ -81,6 +81,12 @@ BAD_OVERRIDES = [
     ("model=3", ["model: got 3", "a section"]),
     ("model.hidden=[1, a]", ["model.hidden.1: got 'a'"]),
     ("model={factory: nocolon}", ["model.factory: got 'nocolon'", "module:callable"]),
+    ("model.statistics=moving", ["model.statistics: got 'moving'", "'batch' or 'running'"]),
+    ("model={name: l2l-cnn}", ["model.name: got 'l2l-cnn'", "did you mean 'l2l-cnn4'?"]),
+    ("model={name: l2l-cnn4, layers: 5}", ["model.layers: got 5"]),
+    ("model={name: l2l-omniglot-fc, hidden: 64}", ["model.hidden: unknown key", "sizes, ways"]),
+    ("model={name: l2l-omniglot-fc, sizes: []}", ["model.sizes: got []"]),
+    ("model={name: l2l-resnet12, hidden: 64}", ["model.hidden: unknown key"]),
     (
         "tasks.format=omni",
         [

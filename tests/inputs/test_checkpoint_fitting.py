@@ -152,6 +152,68 @@ def test_two_orders_are_refused() -> None:
     assert float(fitted.params["b"].sum()) == 3.0
 
 
+def test_an_alphabetical_order_is_none() -> None:
+    shapes = {"a.weight": (3, 3), "b.weight": (3, 3)}
+    target = Target(zeros(shapes), zeros(shapes))
+    given = {"first": torch.ones(3, 3), "second": torch.zeros(3, 3)}
+    with pytest.raises(CheckpointError, match=r"missing a\.weight"):
+        fit_weights(given, target, "w.safetensors", ordered=False)
+    fitted = fit_weights(given, target, "w.pt")  # which keeps the order in which it was written
+    assert float(fitted.params["a.weight"].sum()) == 9.0
+
+
+def test_copies_that_differ_in_what_is_not_used_are_no_two_readings() -> None:
+    body = {name: SHAPES[name] for name in BODY}
+    target = Target(zeros(body), zeros())
+    expected = {name: tensor for name, tensor in values().items() if name in body}
+    other_head = {**values(), "head.weight": torch.ones(5, 4)}
+    check(fit_weights({**below("a.", values()), **below("b.", other_head)}, target, "w"), expected)
+    check(fit_weights({**below("a.", expected), **below("b.", values())}, target, "w"), expected)
+
+
+def test_of_two_equal_copies_the_fuller_one_is_taken() -> None:
+    own = {"ridge.log_l2": torch.tensor(0.5)}
+    target = Target({**zeros(), **own}, zeros(), optional=tuple(own))
+    given = {**below("a.", values()), **below("b.", values()), "b.ridge.log_l2": torch.tensor(1.0)}
+    fitted = fit_weights(given, target, "w.pt")
+    assert float(fitted.params["ridge.log_l2"]) == 1.0
+
+
+def test_a_backbone_of_another_code_base_is_read_below_any_prefix() -> None:
+    names = {f"features.{name}": SHAPES[name] for name in BODY}
+    target = Target(zeros(names), {**zeros(names), "head.weight": torch.zeros(5, 4)})
+    body = {name.removeprefix("features."): tensor for name, tensor in values(names).items()}
+    foreign = {"fc.weight": torch.ones(64, 4), "fc.bias": torch.ones(64)}
+    for given in ({**body, **foreign}, below("module.", {**body, **foreign})):
+        fitted = fit_weights(given, target, "w.pt")
+        check(fitted, values(names))
+        assert "2 tensors of the checkpoint are ignored" in fitted.warnings[0]
+
+
+def test_equal_layers_at_initialisation_are_no_copies() -> None:
+    given = {}
+    for place in ("one", "two"):
+        for n, tensor in enumerate(values().values()):
+            given[f"net.{place}.layer{n // 2}.{'ab'[n % 2]}"] = tensor.clone()
+    for n in (0, 1):  # equal normalisations within each of the two
+        for place in ("one", "two"):
+            given[f"net.{place}.norm{n}.x"] = torch.ones(2)
+            given[f"net.{place}.norm{n}.y"] = torch.zeros(2)
+    shapes = {**SHAPES, "n0.x": (2,), "n0.y": (2,), "n1.x": (2,), "n1.y": (2,)}
+    fitted = fit_weights(given, Target(zeros(shapes), zeros(shapes)), "w.pt")
+    assert torch.equal(fitted.params["head.bias"], values()["head.bias"])
+
+
+def test_rates_are_numbered_by_the_files_order() -> None:
+    rates = {f"lrs.{n}": torch.zeros(shape) for n, shape in enumerate(SHAPES.values())}
+    target = Target({**zeros(), **rates}, zeros())
+    shuffled = {**dict(reversed(values().items())), **rates}
+    with pytest.raises(CheckpointError, match=r"in another order than the model, and lrs\.0"):
+        fit_weights(shuffled, target, "w.pt")
+    fit_weights(shuffled, target, "w.safetensors", ordered=False)
+    fit_weights({**values(), **rates}, target, "w.pt")
+
+
 def test_a_network_that_has_two_names_for_a_tensor_needs_one_value() -> None:
     target = Target(zeros(), zeros(), aliases={"head.bias": ("fc.bias",)})
     given = values()

@@ -65,7 +65,12 @@ BAD_FILES: list[tuple[str, str, Callable[[Path], bytes], str]] = [
         lambda _: torch_bytes({"a": torch.eye(2).to_sparse()}),
         "a: is no plain tensor",
     ),
-    ("number as name", "w.pt", lambda _: torch_bytes({1: torch.ones(2)}), "holds no tensors"),
+    (
+        "one name twice",
+        "w.pt",
+        lambda _: torch_bytes({"a": {"b": torch.ones(2)}, "a.b": torch.ones(2)}),
+        "a.b: is there twice",
+    ),
 ]
 
 
@@ -145,9 +150,13 @@ NESTED: list[tuple[str, Any, list[str]]] = [
         ["embedding.b", "head.scale"],
     ),
     ("list", {"params": [torch.ones(1), torch.ones(2)], "lr": 0.1}, ["params.0", "params.1"]),
+    ("numbers", {"layers": {0: {"w": torch.ones(1)}}}, ["layers.0.w"]),
     (
         "optimiser",
-        {"network": WEIGHTS, "opt": {"state": {0: {"exp_avg": torch.ones(3)}}, "groups": [{}]}},
+        {
+            "network": WEIGHTS,
+            "opt": {"state": {0: {"exp_avg": torch.ones(3)}}, "param_groups": [{}]},
+        },
         ["network.b", "network.a"],
     ),
 ]

@@ -143,6 +143,8 @@ def test_integers(tmp_path: Path) -> None:
         ([1.0], "is a list of other things; expected a list of integers"),
         ([True], "other things"),
         ([2**80], "too large"),
+        ([np.uint64(2**63)], "too large; expected integers below 2"),
+        (read_pickle(write_pickle(tmp_path / "c.pkl", np.array([2**63], "u8"), 4)), "too large"),
         (None, "is missing"),
         ({}, "is a dict"),
         (read_pickle(write_pickle(tmp_path / "a.pkl", np.ones(2), 4)), r"array of float64 \[2\]"),
@@ -401,6 +403,10 @@ REPEATED: dict[str, bytes] = {
         b"\x80\2" + text("a" * 100000) + b"q\0" + text("latin1") + b"q\1c_codecs\nencode\nq\2"
         b"(" + b"h\2h\0h\1\x86R" * 10000 + b"t."
     ),
+    "bytes that become text": (
+        b"\x80\3cnumpy.core.multiarray\nscalar\nq\0(" + dtype("U9999") + b"B<\x9c\0\0"
+        + bytes(39996) + b"tq\1(" + b"h\0h\1R" * 20000 + b"t."  # of 800 MB
+    ),
     "a list that is looked through": (
         b"\x80\2](" + b"U\1a" * 100000 + b"eq\0" + dtype("O8", b"") + b"q\1" + ARRAY
         + b"(K\1(J\xa0\x86\1\0th\1\x89h\0tq\2b" + b"h\2b" * 100000 + b"."
@@ -416,6 +422,23 @@ def test_what_is_there_once_is_not_used_without_end(tmp_path: Path, data: bytes)
     with pytest.raises(TaskSetError, match="uses what it holds again and again"):
         read_pickle(path)
     assert time.perf_counter() - begin < 5  # 0.1 s; without the check, minutes
+
+
+def test_a_list_that_grows_later_leaves_its_array_as_it_was(tmp_path: Path) -> None:
+    array = ARRAY + b"(K\1(K\1t" + dtype("O8", b"") + b"\x89h\0tb"
+    path = tmp_path / "a.pkl"
+    path.write_bytes(b"\x80\2]q\0U\1aa0" + array + b"q\1h\0}a0h\1.")
+    assert read_pickle(path).whole().tolist() == ["a"]
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_what_is_there_may_be_used_once_as_text_and_once_as_bytes(
+    tmp_path: Path, protocol: int | None
+) -> None:
+    values = {"x": np.zeros(1 << 21, dtype=np.uint8), "y": list(np.arange(2000, dtype=np.int16))}
+    found = read_pickle(write_pickle(tmp_path / "a.pkl", values, protocol))
+    assert np.array_equal(found["x"].whole(), values["x"])
+    assert found["y"] == values["y"]
 
 
 def test_the_number_of_instructions_is_limited(

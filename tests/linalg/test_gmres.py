@@ -1,13 +1,23 @@
 """GMRES on matrices that are not symmetric, and where it stops."""
 
+import sys
+
 import pytest
 import torch
 
 from metaaudit.linalg import Status, gmres, solve_general
-from metaaudit.linalg.gmres import RESTART
 from tests.linalg.matrices import N_RHS, SIZE, gaussian, right_hand_sides
 
 LIMITS = {"tolerance": 1e-10, "max_iterations": 500}
+SHORT = 50
+
+
+@pytest.fixture
+def short_cycles(monkeypatch):
+    """No memory for more Krylov vectors than the least."""
+    module = sys.modules["metaaudit.linalg.gmres"]
+    monkeypatch.setattr(module, "KRYLOV_BYTES", 0)
+    assert module.RESTART == SHORT
 
 
 def rotated(size=SIZE, seed=2):
@@ -45,13 +55,17 @@ def test_iterates_minimise_the_residual_over_the_krylov_space(count):
         assert found.status[row] is Status.MAX_ITERATIONS
 
 
-def test_restarts_and_still_converges():
-    size = 3 * RESTART
+def slow(size=3 * SHORT):
+    """An operator that takes more than ``SHORT`` products, and right-hand sides."""
     matrix = 2 * torch.eye(size, dtype=torch.float64) + gaussian(size, size) * (1.6 / size**0.5)
-    rhs = gaussian(2, size, seed=4)
-    solution = gmres(lambda rows: rows @ matrix.T, rhs, tolerance=1e-9, max_iterations=2000)
+    return matrix, lambda rows: rows @ matrix.T, gaussian(2, size, seed=4)
+
+
+def test_restarts_where_memory_is_short_and_still_converges(short_cycles):
+    matrix, matvec, rhs = slow()
+    solution = gmres(matvec, rhs, tolerance=1e-9, max_iterations=2000)
     assert solution.converged
-    assert max(solution.iterations) > RESTART
+    assert max(solution.iterations) > SHORT
     assert all(
         len(one) == n + 1 for one, n in zip(solution.history, solution.iterations, strict=True)
     )
@@ -59,8 +73,21 @@ def test_restarts_and_still_converges():
     torch.testing.assert_close(solution.value, expected, rtol=1e-6, atol=1e-6)
 
 
-def test_a_rotation_that_defeats_short_cycles_is_reported_as_stagnation():
-    size = RESTART + 10
+def test_does_not_restart_where_memory_allows():
+    _, matvec, rhs = slow()
+    counts = []
+
+    def counting(rows):
+        counts.append(1)
+        return matvec(rows)
+
+    solution = gmres(counting, rhs, tolerance=1e-9, max_iterations=2000)
+    assert solution.converged
+    assert len(counts) == max(solution.iterations) + 1  # the residual at the end
+
+
+def test_a_rotation_that_defeats_short_cycles_is_reported_as_stagnation(short_cycles):
+    size = SHORT + 10
     shift = torch.roll(torch.eye(size, dtype=torch.float64), 1, dims=0)
     rhs = torch.zeros(1, size, dtype=torch.float64)
     rhs[0, 0] = 1.0
@@ -88,3 +115,31 @@ def test_a_singular_matrix_has_no_dense_solve():
     matrix = torch.zeros(SIZE, SIZE, dtype=torch.float64)
     with pytest.raises(torch.linalg.LinAlgError):
         solve_general(lambda rows: rows @ matrix, right_hand_sides())
+
+
+def test_a_small_singular_system_is_reported_as_stagnation():
+    matrix = torch.diag(torch.tensor([1.0, 2.0, 0.0, 0.0], dtype=torch.float64))
+    rhs = torch.ones(1, 4, dtype=torch.float64)
+    assert gmres(lambda rows: rows @ matrix, rhs, **LIMITS).status == (Status.STAGNATED,)
+
+
+def test_the_history_ends_with_the_residual():
+    matrix, _ = rotated()
+    rhs = right_hand_sides()
+    single = gmres(lambda rows: (rows.float() @ matrix.T.float()).double(), rhs, **LIMITS)
+    for row in range(N_RHS):
+        assert single.history[row][-1] == single.residual[row]
+        assert len(single.history[row]) == single.iterations[row] + 1
+
+
+def test_solved_rows_ask_for_no_more_products():
+    _, matvec = rotated()
+    seen = []
+
+    def recording(rows):
+        seen.append((rows.norm(dim=1) > 0).tolist())
+        return matvec(rows)
+
+    rhs = torch.stack([torch.zeros(SIZE, dtype=torch.float64), right_hand_sides()[0]])
+    gmres(recording, rhs, **LIMITS)
+    assert not any(active for active, _ in seen)

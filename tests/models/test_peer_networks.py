@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,13 +17,35 @@ from metaaudit.curvature import Network
 from metaaudit.errors import ModelError
 from metaaudit.learners import MAML
 from metaaudit.models import Head, Model, build_model
+from metaaudit.models.build import BUILDERS
 
 Params = dict[str, Tensor]
 
 
 def build(name: str, shape: tuple[int, ...], **keys: Any) -> Model:
-    config = MODELS[name].model_validate({"name": name, **keys})
-    return build_model(config, input_shape=shape, ways=5)
+    return build_model(configured(name, **keys), input_shape=shape, ways=5)
+
+
+def configured(name: str, **keys: Any) -> Any:
+    return MODELS[name].model_validate({"name": name, **keys})
+
+
+@cache
+def untried(name: str, **keys: Any) -> Model:
+    """The network for its own data set, without the trial, which is long for a large one."""
+    config = configured(name, **keys)
+    torch.manual_seed(0)
+    module = BUILDERS[type(config)](config, NETWORKS[name][1])
+    return Model(module, "", running=config.statistics == "running")
+
+
+def tried(name: str) -> tuple[Model, tuple[int, ...]]:
+    """A network that passed the trial, and the shape of its inputs: a small one if it is large."""
+    if name == "l2l-resnet12":
+        shape: tuple[int, ...] = (1, 16, 16)
+        return build(name, shape, in_channels=1, wider=False, avg_pool=False), shape
+    shape = NETWORKS[name][1]
+    return build(name, shape), shape
 
 
 def normalised(x: Tensor, params: Params, name: str, eps: float = 1e-5) -> Tensor:
@@ -113,96 +138,103 @@ NETWORKS = {
     "maml-pytorch-omniglot": (maml_pytorch_omniglot, (1, 28, 28)),
     "maml-pytorch-mini-imagenet": (maml_pytorch_mini_imagenet, (3, 84, 84)),
 }
-SMALL = {name: one for name, one in NETWORKS.items() if name != "l2l-resnet12"}
+LAST = {"maml-pytorch-omniglot": "head", "maml-pytorch-mini-imagenet": "head"}
+"""Name of the head, where it is not ``classifier``."""
 
-BLOCK = [("normalize.weight", (64,)), ("normalize.bias", (64,)), ("conv.weight", (64, 64, 3, 3))]
-FIRST = {
-    "l2l-omniglot-fc": [
-        ("features.1.0.normalize.weight", (256,)),
-        ("features.1.0.normalize.bias", (256,)),
-        ("features.1.0.linear.weight", (256, 784)),
-        ("features.1.0.linear.bias", (256,)),
-    ],
-    "l2l-omniglot-cnn": [
-        ("base.0.normalize.weight", (64,)),
-        ("base.0.normalize.bias", (64,)),
-        ("base.0.conv.weight", (64, 1, 3, 3)),
-        ("base.0.conv.bias", (64,)),
-    ],
-    "l2l-cnn4": [
-        ("features.0.normalize.weight", (64,)),
-        ("features.0.normalize.bias", (64,)),
-        ("features.0.conv.weight", (64, 3, 3, 3)),
-        ("features.0.conv.bias", (64,)),
-    ],
-    "l2l-resnet12": [
-        ("features.layer1.0.conv1.weight", (64, 3, 3, 3)),
-        ("features.layer1.0.bn1.weight", (64,)),
-        ("features.layer1.0.bn1.bias", (64,)),
-        ("features.layer1.0.conv2.weight", (64, 64, 3, 3)),
-    ],
-    "torchmeta-conv4": [
-        ("features.layer1.conv.weight", (64, 1, 3, 3)),
-        ("features.layer1.conv.bias", (64,)),
-        ("features.layer1.norm.weight", (64,)),
-        ("features.layer1.norm.bias", (64,)),
-    ],
-}
-"""The first parameters there, in order; learn2learn's were read off its own modules."""
-
-LAST = {
-    "l2l-omniglot-fc": ("classifier", 64, 18),
-    "l2l-omniglot-cnn": ("classifier", 64, 18),
-    "l2l-cnn4": ("classifier", 1600, 18),
-    "l2l-resnet12": ("classifier", 640, 50),
-    "torchmeta-conv4": ("classifier", 64, 18),
-    "maml-pytorch-omniglot": ("head", 64, 18),
-    "maml-pytorch-mini-imagenet": ("head", 800, 18),
-}
-"""The head, its width, and the number of tensors."""
+THEIRS: dict[str, dict[str, list[int]]] = json.loads(
+    Path(__file__).with_name("peer_networks.json").read_text(encoding="utf-8")
+)
+"""Names and shapes of the parameters there, in order, for five classes."""
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_outputs_equal_the_published_architecture(name: str) -> None:
     written_out, shape = NETWORKS[name]
-    model = build(name, shape)
+    model = untried(name)
     generator = torch.Generator().manual_seed(0)
     params = {
-        key: p + 0.05 * torch.randn(p.shape, generator=generator)
+        key: p.double() + 0.05 * torch.randn(p.shape, generator=generator)
         for key, p in model.initial().items()
     }
-    x = torch.randn(3, *shape, generator=generator)
+    x = torch.randn(3, *shape, generator=generator, dtype=torch.float64)
     with torch.no_grad():
-        torch.testing.assert_close(model(params, x), written_out(params, x), rtol=1e-3, atol=1e-4)
+        expected = written_out(params, x)
+        torch.testing.assert_close(model(params, x), expected, rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_names_and_shapes_are_theirs(name: str) -> None:
-    shapes = [(key, tuple(p.shape)) for key, p in build(name, NETWORKS[name][1]).initial().items()]
-    assert shapes[:4] == FIRST.get(name, shapes[:4])
-    head, width, count = LAST[name]
-    assert shapes[-2:] == [(f"{head}.weight", (5, width)), (f"{head}.bias", (5,))]
-    assert len(shapes) == count
+    shapes = {key: list(p.shape) for key, p in untried(name).initial().items()}
+    if name in LAST:  # numbered there
+        assert list(shapes.values()) == list(THEIRS[name].values())
+    else:
+        assert list(shapes.items()) == list(THEIRS[name].items())
 
 
-def test_shapes_of_maml_pytorch_are_those_of_its_configuration() -> None:
-    def block(inputs: int, outputs: int, side: int) -> list[tuple[int, ...]]:
-        return [(outputs, inputs, side, side), (outputs,), (outputs,), (outputs,)]
-
-    for name, hidden, channels, last, width in (
-        ("maml-pytorch-omniglot", 64, 1, 2, 64),
-        ("maml-pytorch-mini-imagenet", 32, 3, 3, 800),
-    ):
-        expected = block(channels, hidden, 3) + 2 * block(hidden, hidden, 3)
-        expected += [*block(hidden, hidden, last), (5, width), (5,)]
-        model = build(name, NETWORKS[name][1])
-        assert [tuple(p.shape) for p in model.initial().values()] == expected
+def test_a_state_dict_has_the_second_name_of_omniglot_cnn() -> None:
+    model = untried("l2l-omniglot-cnn", statistics="running")
+    state = model.module.state_dict(keep_vars=True)
+    for name in (*model.initial(), *model.running):
+        if name.startswith("base."):
+            assert state[name] is state[f"features.1.{name.removeprefix('base.')}"]
+    assert len(state) == 2 * 4 * 6 + 2
+    model.module.load_state_dict({name: torch.ones_like(value) for name, value in state.items()})
+    assert all(bool((p == 1).all()) for p in model.initial().values())
 
 
-@pytest.mark.parametrize("name", SMALL)
+def spread(model: Model, end: str) -> list[tuple[float, float, float]]:
+    """Mean, standard deviation and largest magnitude of each parameter whose name ends so."""
+    kept = [p for name, p in model.initial().items() if name.endswith(end)]
+    return [(float(p.mean()), float(p.std()), float(p.abs().max())) for p in kept]
+
+
+INITIAL = [
+    # network, parameters, standard deviation by their order, largest magnitude in deviations
+    ("l2l-omniglot-fc", "linear.weight", [0.0088] * 4, 0.02),
+    ("l2l-omniglot-fc", "classifier.weight", [0.0088], 0.02),
+    ("l2l-omniglot-cnn", "conv.weight", [(2 / (9 * 65)) ** 0.5, *[(2 / (9 * 128)) ** 0.5] * 3], 1),
+    ("l2l-omniglot-cnn", "classifier.weight", [1.0], 9),
+    ("l2l-cnn4", "conv.weight", [(2 / (9 * 67)) ** 0.5, *[(2 / (9 * 128)) ** 0.5] * 3], 1),
+    ("l2l-cnn4", "classifier.weight", [(2 / 1605) ** 0.5], 1),
+    ("l2l-resnet12", "conv2.weight", [(2 / 9 / n) ** 0.5 for n in (64, 160, 320, 640)], 9),
+    ("torchmeta-conv4", "conv.weight", [(1 / 27) ** 0.5, *[(1 / 27 / 64) ** 0.5] * 3], 1),
+    ("maml-pytorch-omniglot", "head.weight", [(2 / 64) ** 0.5], 9),
+    ("maml-pytorch-mini-imagenet", "conv.weight", [(2 / 27) ** 0.5, *[(2 / 288) ** 0.5] * 3], 9),
+]
+"""Deviations of a truncated normal, Xavier's and Kaiming's distributions, in closed form."""
+
+
+@pytest.mark.parametrize(("name", "end", "deviations", "largest"), INITIAL)
+def test_initial_weights_are_drawn_as_theirs(
+    name: str, end: str, deviations: list[float], largest: float
+) -> None:
+    found = spread(untried(name), end)
+    for (mean, deviation, most), expected in zip(found, deviations, strict=True):
+        assert abs(mean) < 0.25 * expected
+        assert deviation == pytest.approx(expected, rel=0.15)
+        assert most <= largest
+
+
+@pytest.mark.parametrize("name", ["l2l-omniglot-cnn", "l2l-cnn4"])
+def test_scales_of_learn2learns_normalisations_are_uniform(name: str) -> None:
+    for mean, deviation, _ in spread(untried(name), "normalize.weight"):
+        assert abs(mean - 0.5) < 0.15 and abs(deviation - 12**-0.5) < 0.06
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_all_biases_but_torchs_own_start_at_zero(name: str) -> None:
+    own = {
+        "torchmeta-conv4": ("conv.bias", "classifier.bias"),
+        "l2l-resnet12": ("classifier.bias",),
+    }
+    for key, p in untried(name).initial().items():
+        if key.endswith("bias"):
+            assert bool((p == 0).all()) != key.endswith(own.get(name, ("none",))), key
+
+
+@pytest.mark.parametrize("name", NETWORKS)
 def test_it_adapts_and_ekfac_knows_its_layers(name: str) -> None:
-    shape = NETWORKS[name][1]
-    model = build(name, shape)
+    model, shape = tried(name)
     x, y = torch.rand(5, *shape), torch.arange(5)
     theta = MAML(0.01, 1).adapt(
         model,
@@ -213,15 +245,17 @@ def test_it_adapts_and_ekfac_knows_its_layers(name: str) -> None:
         torch.ones(5),
     )
     assert theta.keys() == model.initial().keys()
+    assert all(bool((value != model.initial()[key]).any()) for key, value in theta.items())
     assert Network.of(model.module, x).parameters.keys() == theta.keys()
-    assert Head.of(model, shape).name == LAST[name][0]
-    assert model.coupled
+    assert Head.of(model, shape).name == LAST.get(name, "classifier")
+    assert model.coupled and not model.running
 
 
 @pytest.mark.parametrize(
     ("name", "shape", "part"),
     [
-        ("l2l-omniglot-cnn", (3, 28, 28), "is 1 but the tasks' inputs have shape [3, 28, 28]"),
+        ("l2l-omniglot-cnn", (3, 28, 28), "is l2l-omniglot-cnn but the tasks' inputs have shape"),
+        ("l2l-omniglot-cnn", (784,), "[784]; expected images [1, height, width]"),
         ("l2l-cnn4", (3, 8, 8), "leaves nothing of 8x8 images"),
         ("l2l-resnet12", (3, 32, 32), "leaves nothing of 32x32 images"),
         ("torchmeta-conv4", (1, 28), "have shape [1, 28]"),
@@ -240,7 +274,5 @@ def test_keys_change_the_network() -> None:
     assert len(build("l2l-omniglot-cnn", (1, 28, 28), layers=2, hidden=3).initial()) == 10
     strided = build("l2l-cnn4", (1, 28, 28), layers=3, hidden=3, in_channels=1, max_pool=False)
     assert strided.initial()["classifier.weight"].shape == (5, 3 * 16)
-    wide = build("l2l-resnet12", (1, 32, 32), wider=False, avg_pool=False, in_channels=1)
-    assert wide.initial()["classifier.weight"].shape == (5, 4 * 512)
     other = build("maml-pytorch-omniglot", (3, 28, 28), hidden=3, in_channels=3)
     assert other.initial()["head.weight"].shape == (5, 3)

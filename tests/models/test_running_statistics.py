@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
 from torch import nn
 from torch.func import grad, vmap
 
-from metaaudit.config.model import Conv4Config, MlpConfig
+from metaaudit.config.model import Conv4Config, FactoryConfig, MlpConfig
 from metaaudit.errors import ModelError
 from metaaudit.models import Head, Model, build_model
 
@@ -85,6 +87,34 @@ def test_a_network_that_tracks_none_gets_them_to_be_loaded() -> None:
 def test_without_batch_normalisation_there_are_none(config: MlpConfig | Conv4Config) -> None:
     with pytest.raises(ModelError, match=r"model\.statistics: is running but the model has no"):
         build_model(config, input_shape=SHAPE, ways=5)
+
+
+def test_made_statistics_are_typed_as_the_network() -> None:
+    module = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4, track_running_stats=False)).double()
+    constants = Model(module, "", running=True).constants()
+    assert [(name, value.dtype, value[0].item()) for name, value in constants.items()] == [
+        ("1.running_mean", torch.float64, 0.0),
+        ("1.running_var", torch.float64, 1.0),
+    ]
+
+
+FACTORY = """
+from torch import nn
+
+def build():
+    return nn.Sequential(nn.Flatten(), nn.Linear(256, 4), nn.BatchNorm1d(4), nn.Linear(4, 5))
+"""
+
+
+@pytest.mark.parametrize(("statistics", "names"), [("batch", []), ("running", ["mean", "var"])])
+def test_they_are_asked_for_in_a_factorys_section_too(
+    tmp_path: Path, statistics: Literal["batch", "running"], names: list[str]
+) -> None:
+    (tmp_path / "own_running.py").write_text(FACTORY, encoding="utf-8")
+    config = FactoryConfig(factory="own_running:build", path=tmp_path, statistics=statistics)
+    model = build_model(config, input_shape=SHAPE, ways=5)
+    assert model.running == tuple(f"2.running_{name}" for name in names)
+    assert model.coupled == (statistics == "batch")
 
 
 def test_only_batch_normalisation_couples() -> None:

@@ -7,11 +7,12 @@ otherwise than the networks here.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import combinations, pairwise
 
 import torch
 
 from metaaudit.inputs.checkpoints.interpretation import Reading
-from metaaudit.inputs.checkpoints.names import is_tracked, natural, prefixes
+from metaaudit.inputs.checkpoints.names import is_numbered, is_tracked, natural, prefixes
 from metaaudit.inputs.checkpoints.target import Target, Tensors
 
 
@@ -33,7 +34,14 @@ def readings_by_order(tensors: Tensors, target: Target, *, ordered: bool) -> Ite
         for copies in lists:
             kept = [name for name in below if name not in copies]
             orders = {"in the file's order": kept} if ordered else {}
-            orders["in the order of the numbers in their names"] = sorted(kept, key=natural)
+            numbered = sorted(kept, key=natural)
+            if all(
+                tensors[one].shape != tensors[other].shape or is_numbered(one, other)
+                for one, other in pairwise(
+                    sorted(kept, key=lambda n: (tensors[n].shape, natural(n)))
+                )
+            ):
+                orders["in the order of the numbers in their names"] = numbered
             found = [
                 Reading(f"{how}{where}", dict(zip(wanted, names, strict=True)), prefix)
                 for how, names in orders.items()
@@ -63,20 +71,16 @@ def _copies(weights: list[str], tensors: Tensors) -> Iterator[str]:
     modules = {
         p: {n.removeprefix(p) for n in weights if n.startswith(p)} for p in prefixes(weights)
     }
-    done: list[str] = []
-    for prefix, inner in modules.items():
-        for other in done:
-            apart = not prefix.startswith(other)
-            if (
-                apart
-                and len(inner) > 1
-                and modules[other] == inner
-                and _equal(prefix, other, inner, tensors)
-            ):
-                yield from (prefix + name for name in inner)
-                break
-        else:
-            done.append(prefix)
+    # The largest alone: two layers with equal values, as at initialisation, are no copies.
+    pairs = [
+        (len(inner), prefix)
+        for (other, same), (prefix, inner) in combinations(modules.items(), 2)
+        if inner == same and len(inner) > 1 and _equal(prefix, other, inner, tensors)
+    ]
+    if pairs:
+        most = max(pairs)[0]
+        for prefix in dict.fromkeys(prefix for count, prefix in pairs if count == most):
+            yield from (prefix + name for name in modules[prefix])
 
 
 def _equal(one: str, other: str, inner: set[str], tensors: Tensors) -> bool:

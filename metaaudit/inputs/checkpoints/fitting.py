@@ -63,7 +63,7 @@ def fit_weights(
     """
     names = renamed(tensors, rename or {}, where)
     tensors = {new: tensors[old] for new, old in names.items()}
-    candidates = list(readings_by_name(tensors, target))
+    candidates = readings_by_name(tensors, target)
     if rename:
         candidates = [one for one in candidates if not one.prefix and not one.cut]
     fitting = [one for one in candidates if one.fits(tensors, target)]
@@ -73,34 +73,44 @@ def fit_weights(
         fitting = [one for one in by_order if one.fits(tensors, target)]
     if not fitting:
         raise _misfit(candidates, tensors, target, where)
-    reading = _only(fitting, tensors, where)
+    reading = _only(fitting, tensors, target, where)
     unexpected = [] if rename else _unexpected(reading, tensors, target)
     if unexpected:
         raise _problem(where, [], unexpected, [])
+    if ordered and not rename:
+        _check_rates(reading, tensors, target, where)
     return _fitted(reading, tensors, target, where, names)
 
 
-def _only(fitting: list[Reading], tensors: Tensors, where: object) -> Reading:
-    first = fitting[0]
-    for other in fitting[1:]:
-        if not first.equals(other, tensors):
-            name = next(
-                n
-                for n, place in first.places.items()
-                if not _same(tensors, place, other.places.get(n))
-            )
+def _only(fitting: list[Reading], tensors: Tensors, target: Target, where: object) -> Reading:
+    """The one that has most of what is wanted, if no other gives any of it another value."""
+    first = max(fitting, key=lambda one: len(one.places.keys() & target.wanted.keys()))
+    for other in fitting:
+        name = first.differs(other, tensors, target)
+        if name is not None:
             raise CheckpointError(
                 where,
                 f"can be read in two ways: {first.how} ({name} is {first.places[name]}) and "
-                f"{other.how} ({name} is {other.places.get(name, 'left out')})",
+                f"{other.how} ({name} is {other.places[name]})",
                 "one",
                 "say which under rename",
             )
     return first
 
 
-def _same(tensors: Tensors, one: str, other: str | None) -> bool:
-    return other is not None and torch.equal(tensors[one], tensors[other])
+def _check_rates(reading: Reading, tensors: Tensors, target: Target, where: object) -> None:
+    """A learner's own tensors are numbered by the network's: the file must have its order."""
+    numbered = [name for name in target.own if name.rpartition(".")[2].isdigit()]
+    place = {name: position for position, name in enumerate(tensors)}
+    order = [place[reading.places[name]] for name in target.weights]
+    if numbered and order != sorted(order):
+        raise CheckpointError(
+            where,
+            f"has the network's tensors in another order than the model, and {numbered[0]} and the "
+            "others are numbered by it",
+            "the model's order",
+            "save it anew, or say which is which under rename",
+        )
 
 
 def _misfit(
@@ -130,7 +140,12 @@ def _problem(
 
 
 def _unexpected(reading: Reading, tensors: Tensors, target: Target) -> list[str]:
-    """Tensors among those of the network that are none of its own."""
+    """Tensors among those of the network that are none of its own.
+
+    A learner that computes the head does not mind another one in the file.
+    """
+    if target.weights.keys() != target.network.keys():
+        return []
     return [
         f"{name} {list(tensors[name].shape)}"
         for name, reason in _left_out(reading, tensors, target).items()

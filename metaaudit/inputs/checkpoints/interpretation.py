@@ -44,9 +44,10 @@ class Reading:
         """Whether nothing is missing and all shapes are right."""
         return not self.missing(target) and not self.misshapen(tensors, target)
 
-    def equals(self, other: Reading, tensors: Tensors) -> bool:
-        """Whether two readings give every tensor the same values."""
-        return self.places.keys() == other.places.keys() and all(
-            place == other.places[name] or torch.equal(tensors[place], tensors[other.places[name]])
-            for name, place in self.places.items()
-        )
+    def differs(self, other: Reading, tensors: Tensors, target: Target) -> str | None:
+        """A name that is wanted and that another reading gives other values; ``None``: no one."""
+        for name in target.wanted:
+            place, twin = self.places.get(name), other.places.get(name)
+            if place and twin and place != twin and not torch.equal(tensors[place], tensors[twin]):
+                return name
+        return None

@@ -9,7 +9,7 @@ TRACKED = ("running_mean", "running_var", "num_batches_tracked")
 """Statistics that batch normalisation tracks."""
 
 _SHOWN = 3
-_LEAVES = {"weight": 0, "bias": 1}
+_LEAVES = {"weight": 0, "gamma": 0, "scale": 0, "bias": 1, "beta": 1}
 
 
 def listed(names: Sequence[str]) -> str:
@@ -33,6 +33,19 @@ def natural(name: str) -> tuple[tuple[tuple[int, int | str], ...], tuple[int, st
     parts = re.split(r"(\d+)", stem if leaf in _LEAVES else name)
     order = tuple((0, int(part)) if part.isdigit() else (1, part) for part in parts if part)
     return order, (_LEAVES.get(leaf, 2), leaf)
+
+
+def is_numbered(one: str, other: str) -> bool:
+    """Whether numbers, or weight and bias, say which of two names comes first, not the alphabet.
+
+    >>> is_numbered("conv1.weight", "conv2.weight"), is_numbered("last.weight", "first.weight")
+    (True, False)
+    """
+    (first, leaf), (second, other_leaf) = natural(one), natural(other)
+    for part, counterpart in zip(first, second, strict=False):
+        if part != counterpart:
+            return part[0] == counterpart[0] == 0
+    return len(first) == len(second) and leaf[0] != other_leaf[0]
 
 
 def prefixes(names: Iterable[str]) -> list[str]:

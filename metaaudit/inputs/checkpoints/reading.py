@@ -30,8 +30,8 @@ class Checkpoint:
     """The content of a checkpoint file.
 
     Attributes:
-        weights: Tensors on the CPU by name, in the file's order; those of nested dictionaries by
-            dotted name.
+        weights: Tensors on the CPU by name: of a state dict in the file's order, where those of
+            nested dictionaries have dotted names; of a safetensors file sorted.
         metadata: Text that a safetensors file holds beside them; else empty.
         sha256: Digest of the file's bytes.
     """
@@ -74,7 +74,8 @@ def _read_safetensors(path: Path, data: bytes) -> tuple[dict[str, torch.Tensor],
         raise CheckpointError(
             path, f"is no whole safetensors file ({error})", remedy="copy or train it again"
         ) from None
-    return weights, header.get("__metadata__", {})
+    # Loading gives them in another order each time.
+    return dict(sorted(weights.items())), header.get("__metadata__", {})
 
 
 def _read_torch(path: Path, data: bytes) -> dict[str, torch.Tensor]:
@@ -105,7 +106,11 @@ def _state_dict(path: Path, content: Any) -> dict[str, torch.Tensor]:
     """All tensors of nested dictionaries and lists, by dotted name, and nothing else of them."""
     if not isinstance(content, dict):
         raise CheckpointError(path, f"holds a {type(content).__name__}", "tensors by name", _EXPORT)
-    tensors = {name: value.detach() for name, value in _tensors(content)}
+    tensors: dict[str, torch.Tensor] = {}
+    for name, value in _tensors(content):
+        if name in tensors:
+            raise CheckpointError(f"{path}: {name}", "is there twice", "one tensor a name", _EXPORT)
+        tensors[name] = value.detach()
     for name, tensor in tensors.items():
         if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_meta:
             raise CheckpointError(f"{path}: {name}", "is no plain tensor", "dense tensors", _EXPORT)
@@ -119,9 +124,11 @@ def _tensors(content: Any, prefix: str = "") -> Iterator[tuple[str, torch.Tensor
     if isinstance(content, torch.Tensor):
         yield prefix, content
     elif isinstance(content, Mapping):
+        if "param_groups" in content:  # an optimiser's, whose moments have the weights' shapes
+            return
         for key, value in content.items():
-            if isinstance(key, str):  # the states of an optimiser are under numbers
-                yield from _tensors(value, f"{prefix}.{key}" if prefix else key)
+            if isinstance(key, str | int):
+                yield from _tensors(value, f"{prefix}.{key}" if prefix else str(key))
     elif isinstance(content, list | tuple):
         for number, value in enumerate(content):
             yield from _tensors(value, f"{prefix}.{number}")

@@ -149,6 +149,7 @@ class StoredArray:
                 raise UnfitError("holds an array of objects that is damaged")
             if not all(type(item) is str for item in data):
                 raise UnfitError("holds an array of objects; only those of text are read")
+            data = list(data)  # the pickle can go on and add to its own
         elif not isinstance(data, (bytes, StoredBytes)) or (
             len(data) != count * self.dtype.itemsize
         ):

@@ -46,7 +46,7 @@ class Machine:
         self.stack: list[Any] = []
         self.marks: list[int] = []
         self.memo: dict[int, Any] = {}
-        self.left = self.size + (1 << 20)
+        self.left = 2 * self.size + (1 << 20)
 
     def run(self, steps: Steps, refused: Mapping[bytes, str]) -> Any:
         """Runs the pickle and returns its value.
@@ -169,11 +169,11 @@ class Machine:
     def spend(self, args: Any) -> None:
         """Counts what is copied or looked through: something in the file is used once or twice.
 
-        A small file could otherwise have a long text copied millions of times.
+        A small file could otherwise have long text or bytes copied millions of times.
         """
         if type(args) is not tuple or len(args) > _MAX_ARGS:
             raise UnfitError(DAMAGED)
-        self.left -= sum(len(arg) for arg in args if isinstance(arg, (str, list)))
+        self.left -= sum(len(arg) for arg in args if isinstance(arg, (str, bytes, list)))
         if self.left < 0:
             raise UnfitError("uses what it holds again and again")
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from metaaudit.errors import TaskSetError
 from metaaudit.inputs.pickles.arrays import StoredArray, UnfitError
@@ -56,17 +57,27 @@ def integers(where: object, value: object) -> Ints:
     """
     if isinstance(value, StoredArray) and value.dtype.kind in "iu" and len(value.shape) == 1:
         try:
-            return value.whole().astype(np.int64)
+            return _signed(where, value.whole())
         except (OSError, ValueError) as error:
             raise TaskSetError(where, f"cannot be read ({error})") from None
     if isinstance(value, (list, tuple)) and all(
         type(item) is int or isinstance(item, np.integer) for item in value
     ):
         try:
-            return np.array(value, dtype=np.int64)
+            return np.array([int(item) for item in value], dtype=np.int64)
         except OverflowError:
-            raise TaskSetError(where, "holds a number that is too large", "integers") from None
+            raise _too_large(where) from None
     raise TaskSetError(where, f"is {described(value)}", "a list of integers")
+
+
+def _signed(where: object, numbers: npt.NDArray[Any]) -> Ints:
+    if numbers.size and int(numbers.max()) > np.iinfo(np.int64).max:  # NumPy would wrap them
+        raise _too_large(where)
+    return numbers.astype(np.int64)
+
+
+def _too_large(where: object) -> TaskSetError:
+    return TaskSetError(where, "holds a number that is too large", "integers below 2**63")
 
 
 def described(value: object) -> str:
