@@ -18,7 +18,7 @@ from torch.func import vmap
 from torch.nn import functional
 
 from metaaudit.bilevel.batch import TaskTensors
-from metaaudit.learners import Forward, InstanceLoss, Learner
+from metaaudit.learners import Forward, InstanceLoss, Learner, Support
 from metaaudit.models import Params
 
 
@@ -43,9 +43,8 @@ class Objective:
 
     def adapt(self, params: Params, weights: Tensor, data: TaskTensors) -> Params:
         """Adapted parameters ``theta_k(lambda, w)``."""
-        return self.learner.adapt(
-            self.forward, self.loss, params, data.support_x, data.support_y, weights
-        )
+        support = Support(data.support_x, data.support_y, weights)
+        return self.learner.adapt(self.forward, self.loss, params, support)
 
     def losses(self, theta: Params, x: Tensor, y: Tensor) -> Tensor:
         """Loss ``[batch]`` of each instance at ``theta``."""

@@ -1,7 +1,7 @@
 """How a task is adapted to, one learner a file."""
 
 from metaaudit.learners.anil import ANIL
-from metaaudit.learners.base import Forward, InstanceLoss, Learner
+from metaaudit.learners.base import Forward, InstanceLoss, Learner, Support, weighted_loss
 from metaaudit.learners.build import build_learner
 from metaaudit.learners.imaml import IMAML
 from metaaudit.learners.maml import MAML
@@ -19,5 +19,7 @@ __all__ = [
     "MetaSGD",
     "ProtoNet",
     "Ridge",
+    "Support",
     "build_learner",
+    "weighted_loss",
 ]

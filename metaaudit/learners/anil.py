@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.func import grad
 from torch.nn.functional import linear
 
-from metaaudit.learners.base import Forward, InstanceLoss, Learner
+from metaaudit.learners.base import Forward, InstanceLoss, Learner, Support
 from metaaudit.models import Head, Params
 
 
@@ -27,19 +27,13 @@ class ANIL(Learner):
     head: Head
 
     def adapt(
-        self,
-        forward: Forward,
-        loss: InstanceLoss,
-        params: Params,
-        support_x: Tensor,
-        support_y: Tensor,
-        weights: Tensor,
+        self, forward: Forward, loss: InstanceLoss, params: Params, support: Support
     ) -> Params:
         """See ``Learner.adapt``."""
-        features = self.head.features(params, support_x)
+        features = self.head.features(params, support.inputs)
 
         def inner(head: tuple[Tensor, Tensor]) -> Tensor:
-            return (weights * loss(linear(features, *head), support_y)).mean()
+            return (support.weights * loss(linear(features, *head), support.labels)).mean()
 
         weight, bias = params[self.head.weight], params[self.head.bias]
         for _ in range(self.steps):

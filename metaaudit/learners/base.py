@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -16,18 +17,38 @@ InstanceLoss = Callable[[Tensor, Tensor], Tensor]
 """``(outputs [batch, ways], labels [batch]) -> losses [batch]``."""
 
 
+class Support(NamedTuple):
+    """A support set.
+
+    Attributes:
+        inputs: ``[n, ...]``.
+        labels: ``[n]``.
+        weights: ``[n]`` instance weights ``w``; the inner loss is ``(1/n) sum_i w_i loss_i``, so a
+            weight of 0 removes an instance and leaves ``n`` as it is.
+    """
+
+    inputs: Tensor
+    labels: Tensor
+    weights: Tensor
+
+
+def weighted_loss(
+    forward: Forward, loss: InstanceLoss, support: Support
+) -> Callable[[Params], Tensor]:
+    """The inner loss as a function of the network's parameters."""
+
+    def inner(theta: Params) -> Tensor:
+        return (support.weights * loss(forward(theta, support.inputs), support.labels)).mean()
+
+    return inner
+
+
 class Learner(ABC):
     """Takes meta-parameters and a support set to the network's parameters for that task."""
 
     @abstractmethod
     def adapt(
-        self,
-        forward: Forward,
-        loss: InstanceLoss,
-        params: Params,
-        support_x: Tensor,
-        support_y: Tensor,
-        weights: Tensor,
+        self, forward: Forward, loss: InstanceLoss, params: Params, support: Support
     ) -> Params:
         """Returns the adapted parameters ``theta(lambda; S, w)``, all of the network's.
 
@@ -37,10 +58,7 @@ class Learner(ABC):
             forward: The model as a function of its parameters.
             loss: Loss of each instance.
             params: Meta-parameters ``lambda``, named as ``meta_parameters`` has them.
-            support_x: ``[n, ...]``.
-            support_y: ``[n]``.
-            weights: ``[n]`` instance weights ``w``; the inner loss is ``(1/n) sum_i w_i loss_i``,
-                so a weight of 0 removes an instance and leaves ``n`` as it is.
+            support: The support set ``S`` and its weights ``w``.
         """
 
     def meta_parameters(self, initial: Params) -> Params:

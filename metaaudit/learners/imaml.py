@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.func import grad_and_value
 
-from metaaudit.learners.base import Forward, InstanceLoss, Learner
+from metaaudit.learners.base import Forward, InstanceLoss, Learner, Support, weighted_loss
 from metaaudit.models import Params
 
 SHRINK, GROW = 0.5, 1.2
@@ -38,20 +38,14 @@ class IMAML(Learner):
     tolerance: float
 
     def adapt(
-        self,
-        forward: Forward,
-        loss: InstanceLoss,
-        params: Params,
-        support_x: Tensor,
-        support_y: Tensor,
-        weights: Tensor,
+        self, forward: Forward, loss: InstanceLoss, params: Params, support: Support
     ) -> Params:
         """See ``Learner.adapt``. Whether it converged is for the caller to look at."""
+        data = weighted_loss(forward, loss, support)
 
         def inner(theta: Params) -> Tensor:
             pull = sum(((theta[name] - p) ** 2).sum() for name, p in params.items())
-            mean = (weights * loss(forward(theta, support_x), support_y)).mean()
-            return mean + 0.5 * self.proximity * pull
+            return data(theta) + 0.5 * self.proximity * pull
 
         theta = before = params
         slope, value = grad_and_value(inner)(theta)

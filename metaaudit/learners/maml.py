@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import Tensor
 from torch.func import grad
 
-from metaaudit.learners.base import Forward, InstanceLoss, Learner
+from metaaudit.learners.base import Forward, InstanceLoss, Learner, Support, weighted_loss
 from metaaudit.models import Params
 
 
@@ -24,21 +23,12 @@ class MAML(Learner):
     steps: int
 
     def adapt(
-        self,
-        forward: Forward,
-        loss: InstanceLoss,
-        params: Params,
-        support_x: Tensor,
-        support_y: Tensor,
-        weights: Tensor,
+        self, forward: Forward, loss: InstanceLoss, params: Params, support: Support
     ) -> Params:
         """See ``Learner.adapt``."""
-
-        def inner(theta: Params) -> Tensor:
-            return (weights * loss(forward(theta, support_x), support_y)).mean()
-
+        slope = grad(weighted_loss(forward, loss, support))
         theta = params
         for _ in range(self.steps):
-            gradient = grad(inner)(theta)
+            gradient = slope(theta)
             theta = {name: p - self.inner_lr * gradient[name] for name, p in theta.items()}
         return theta

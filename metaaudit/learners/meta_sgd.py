@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 from torch.func import grad
 
-from metaaudit.learners.base import Forward, InstanceLoss, Learner
+from metaaudit.learners.base import Forward, InstanceLoss, Learner, Support, weighted_loss
 from metaaudit.models import Params
 
 RATES = "lrs."
@@ -28,23 +27,14 @@ class MetaSGD(Learner):
     steps: int
 
     def adapt(
-        self,
-        forward: Forward,
-        loss: InstanceLoss,
-        params: Params,
-        support_x: Tensor,
-        support_y: Tensor,
-        weights: Tensor,
+        self, forward: Forward, loss: InstanceLoss, params: Params, support: Support
     ) -> Params:
         """See ``Learner.adapt``."""
-
-        def inner(theta: Params) -> Tensor:
-            return (weights * loss(forward(theta, support_x), support_y)).mean()
-
+        slope = grad(weighted_loss(forward, loss, support))
         theta = {name: p for name, p in params.items() if not name.startswith(RATES)}
         rates = {name: params[f"{RATES}{n}"] for n, name in enumerate(theta)}
         for _ in range(self.steps):
-            gradient = grad(inner)(theta)
+            gradient = slope(theta)
             theta = {name: p - rates[name] * gradient[name] for name, p in theta.items()}
         return theta
 

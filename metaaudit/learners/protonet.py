@@ -11,9 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
-from metaaudit.learners.base import Forward, InstanceLoss, Learner
+from metaaudit.learners.base import Forward, InstanceLoss, Learner, Support
 from metaaudit.learners.classes import indicators, without_absent
 from metaaudit.models import Head, Params
 
@@ -29,25 +28,19 @@ class ProtoNet(Learner):
     head: Head
 
     def adapt(
-        self,
-        forward: Forward,
-        loss: InstanceLoss,
-        params: Params,
-        support_x: Tensor,
-        support_y: Tensor,
-        weights: Tensor,
+        self, forward: Forward, loss: InstanceLoss, params: Params, support: Support
     ) -> Params:
         """See ``Learner.adapt``. A class all of whose weights are 0 is at the mean of the rest."""
-        features = self.head.features(params, support_x)
-        member = indicators(support_y, self.head.ways).to(features)
-        each = weights[:, None] * member
+        features = self.head.features(params, support.inputs)
+        member = indicators(support.labels, self.head.ways).to(features)
+        each = support.weights[:, None] * member
         count = each.sum(0)[:, None]
-        middle = (weights @ features) / weights.sum()
+        middle = (support.weights @ features) / support.weights.sum()
         prototypes = torch.where(
             count > 0, each.T @ features / torch.where(count > 0, count, 1.0), middle
         )
         apart, together = prototypes - middle.detach(), prototypes + middle.detach()
-        bias = without_absent(-(apart * together).sum(1), support_y)
+        bias = without_absent(-(apart * together).sum(1), support.labels)
         return {**params, self.head.weight: 2 * apart, self.head.bias: bias}
 
     def meta_parameters(self, initial: Params) -> Params:

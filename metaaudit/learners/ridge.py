@@ -6,9 +6,8 @@ import math
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
-from metaaudit.learners.base import Forward, InstanceLoss, Learner
+from metaaudit.learners.base import Forward, InstanceLoss, Learner, Support
 from metaaudit.learners.classes import indicators, without_absent
 from metaaudit.models import Head, Params
 
@@ -34,21 +33,15 @@ class Ridge(Learner):
     head: Head
 
     def adapt(
-        self,
-        forward: Forward,
-        loss: InstanceLoss,
-        params: Params,
-        support_x: Tensor,
-        support_y: Tensor,
-        weights: Tensor,
+        self, forward: Forward, loss: InstanceLoss, params: Params, support: Support
     ) -> Params:
         """See ``Learner.adapt``."""
-        features = self.head.features(params, support_x)
+        features = self.head.features(params, support.inputs)
         # The system can be as badly conditioned as l2 is small.
         one = features.new_ones(len(features), 1)
         rows = torch.cat([features, one], dim=1).double()
-        targets = indicators(support_y, self.head.ways).to(rows)
-        each = weights.to(rows) / len(rows)
+        targets = indicators(support.labels, self.head.ways).to(rows)
+        each = support.weights.to(rows) / len(rows)
         # The dual form, n x n: few-shot features are wider than there are instances. Without square
         # roots of the weights, whose derivative at 0 is infinite.
         system = (rows @ rows.T) * each
@@ -57,7 +50,7 @@ class Ridge(Learner):
         solution = (rows.T * each) @ dual * params[LOG_SCALE].double().exp()
         weight, bias = solution[:-1].T.to(features), solution[-1].to(features)
         network = {k: p for k, p in params.items() if k not in self.own}
-        bias = without_absent(bias, support_y)
+        bias = without_absent(bias, support.labels)
         return {**network, self.head.weight: weight, self.head.bias: bias}
 
     def meta_parameters(self, initial: Params) -> Params:

@@ -37,7 +37,7 @@ from metaaudit.config.influence import InfluenceConfig
 from metaaudit.config.training import TrainingConfig
 from metaaudit.influence import instance_influence
 from metaaudit.inputs.task_set import ImagePool, Task, TaskSet
-from metaaudit.learners import Forward, InstanceLoss, Learner
+from metaaudit.learners import Forward, InstanceLoss, Learner, Support
 from metaaudit.models import Model, Params
 from metaaudit.training import MetaTrainer, TrainingState
 
@@ -67,26 +67,20 @@ class Cleaning(Learner):
         return {"logits": like.new_zeros(self.n), "log_l2": like.new_tensor(math.log(1e-2))}
 
     def adapt(
-        self,
-        forward: Forward,
-        loss: InstanceLoss,
-        params: Params,
-        support_x: Tensor,
-        support_y: Tensor,
-        weights: Tensor,
+        self, forward: Forward, loss: InstanceLoss, params: Params, support: Support
     ) -> Params:
         """See ``Learner.adapt``."""
-        kept = weights * params["logits"].sigmoid()
+        kept = support.weights * params["logits"].sigmoid()
 
         def inner(theta: Params) -> Tensor:
-            data = (kept * loss(forward(theta, support_x), support_y)).mean()
+            data = (kept * loss(forward(theta, support.inputs), support.labels)).mean()
             size = torch.stack([p.square().sum() for p in theta.values()]).sum()
             return data + 0.5 * params["log_l2"].exp() * size
 
-        inputs = support_x.flatten(1).shape[1]
+        inputs = support.inputs.flatten(1)
         theta = {
-            "1.weight": support_x.new_zeros(CLASSES, inputs),
-            "1.bias": support_x.new_zeros(CLASSES),
+            "1.weight": inputs.new_zeros(CLASSES, inputs.shape[1]),
+            "1.bias": inputs.new_zeros(CLASSES),
         }
         for _ in range(self.steps):
             slope = grad(inner)(theta)

@@ -24,11 +24,11 @@ class ProximalRidge:
 
     rho: float = RHO
 
-    def adapt(self, forward, loss, params, support_x, support_y, weights):
-        n, size = support_x.shape
-        scaled = support_x * weights[:, None] / n
-        matrix = support_x.T @ scaled + self.rho * torch.eye(size, dtype=support_x.dtype)
-        right = scaled.T @ support_y.to(support_x.dtype) + self.rho * params["theta"]
+    def adapt(self, forward, loss, params, support):
+        x, y, weights = support
+        scaled = x * weights[:, None] / len(x)
+        matrix = x.T @ scaled + self.rho * torch.eye(x.shape[1], dtype=x.dtype)
+        right = scaled.T @ y.to(x.dtype) + self.rho * params["theta"]
         return {"theta": torch.linalg.solve(matrix, right)}
 
 

@@ -128,10 +128,10 @@ def test_a_fit_that_diverges_stays_in_its_fold(case, monkeypatch):
     clean = cross_fit(objective, params, task_set, batching(), FOLDS)
 
     class Diverging:
-        def adapt(self, forward, loss, params, x, y, weights):
-            adapted = objective.learner.adapt(forward, loss, params, x, y, weights)
+        def adapt(self, forward, loss, params, support):
+            adapted = objective.learner.adapt(forward, loss, params, support)
             held_out = int(np.flatnonzero(folds == 2)[0])
-            factor = torch.where(weights[held_out] == 0, torch.inf, 1.0)
+            factor = torch.where(support.weights[held_out] == 0, torch.inf, 1.0)
             return {name: p * factor for name, p in adapted.items()}
 
     broken = Objective(objective.forward, Diverging())

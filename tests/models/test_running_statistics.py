@@ -12,6 +12,7 @@ from torch import nn
 from torch.func import grad, vmap
 
 from metaaudit.config.model import Conv4Config, FactoryConfig, MlpConfig
+from metaaudit.curvature import Network
 from metaaudit.errors import ModelError
 from metaaudit.models import Head, Model, build_model
 
@@ -59,6 +60,12 @@ def test_statistics_never_change() -> None:
     model.module.train()
     model(model.initial(), x[0])
     assert all(torch.equal(before[name], buffer) for name, buffer in model.constants().items())
+
+
+def test_ekfac_knows_the_layers() -> None:
+    model = Model(network(), "", running=True)
+    found = Network.of(model.module, torch.zeros(2, *SHAPE, dtype=torch.float64))
+    assert found.parameters.keys() == model.initial().keys()
 
 
 def test_a_cut_network_sees_statistics_that_are_loaded_later() -> None:
