@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from metaaudit.bilevel import total_gradients
 from metaaudit.config import Config
 from metaaudit.console import Messages
-from metaaudit.errors import CheckpointError, is_interrupt
+from metaaudit.errors import CheckpointError, ConfigError, is_interrupt
 from metaaudit.loading import prepare
 from metaaudit.manifest import evaluation, inner_warnings
 from metaaudit.training import MetaTrainer, TrainingFiles, TrainingState
@@ -43,6 +43,13 @@ def run(config: Config, messages: Messages, *, resume: bool, overwrite: bool) ->
         MetaauditError: Something cannot be used, or the loss is not finite.
         KeyboardInterrupt: The checkpoint then is that of the last whole epoch.
     """
+    if config.model.statistics == "running":
+        raise ConfigError(
+            "model.statistics",
+            "is running, which are of a checkpoint and which this training does not update",
+            "batch, to train",
+            "remove it",
+        )
     with messages.stage("load"):
         problem = prepare(config)
         files = TrainingFiles.of(config, problem.train, problem.model.source)

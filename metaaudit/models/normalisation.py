@@ -24,8 +24,9 @@ class ElementaryNorm(nn.Module):
 
     Args:
         norm: The module whose parameters and ``eps`` it takes over.
-        running: Whether a batch normalisation uses its running statistics, which then are buffers
-            under the names that torch has for them; nothing ever changes them but loading.
+        running: Whether a batch normalisation, or an instance normalisation that tracks them, uses
+            its running statistics, which then are buffers under the names that torch has for them;
+            nothing ever changes them but loading.
     """
 
     def __init__(self, norm: Replaced, *, running: bool = False) -> None:
@@ -37,10 +38,11 @@ class ElementaryNorm(nn.Module):
         self.bias: Tensor | None
         self.register_parameter("weight", norm.weight)
         self.register_parameter("bias", norm.bias)
-        self.running = running and isinstance(norm, _BatchNorm)
+        self.running = running and _has_running(norm)
         self.running_mean: Tensor
         self.running_var: Tensor
-        if running and isinstance(norm, _BatchNorm):
+        if self.running:
+            assert isinstance(norm, _BatchNorm | _InstanceNorm)
             mean, variance = _statistics(norm)
             self.register_buffer("running_mean", mean)
             self.register_buffer("running_var", variance)
@@ -73,12 +75,17 @@ class ElementaryNorm(nn.Module):
         return scaled if self.bias is None else scaled + self.bias.reshape(shape)
 
 
-def _statistics(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
+def _statistics(norm: _BatchNorm | _InstanceNorm) -> tuple[Tensor, Tensor]:
     """Running mean and variance; 0 and 1, which are there to be loaded, if none are tracked."""
     if norm.running_mean is not None and norm.running_var is not None:
         return norm.running_mean.detach().clone(), norm.running_var.detach().clone()
     like = torch.empty(0) if norm.weight is None else norm.weight.detach()
     return like.new_zeros(norm.num_features), like.new_ones(norm.num_features)
+
+
+def _has_running(norm: Replaced) -> bool:
+    tracking = isinstance(norm, _InstanceNorm) and norm.track_running_stats
+    return tracking or isinstance(norm, _BatchNorm)
 
 
 def with_elementary_norms(

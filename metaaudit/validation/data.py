@@ -25,7 +25,7 @@ def data_lines(train: TaskSet, evaluation: TaskSet) -> list[str]:
 
 
 def data_warnings(train: TaskSet, evaluation: TaskSet) -> list[str]:
-    """Leakage between the two, duplicates within tasks, and labels that are out of balance."""
+    """Leakage between the two, and inputs in both sets of a task."""
     found = []
     seen, held_out = _digests(train), _digests(evaluation)
     shared = set(seen.values()) & set(held_out.values())

@@ -233,6 +233,10 @@ BAD: dict[str, tuple[Break, str]] = {
         "(1, 8, 7)",
     ),
     "model too small": (change_config({"model.ways": 2}), "ways"),
+    "training with running statistics": (
+        with_command("train", "CONFIG", "--overwrite", "--set", "model.statistics=running"),
+        "is running, which are of a checkpoint",
+    ),
     "unreadable zip": (unreadable_zip, "small.zip"),
     "unreadable image": (unreadable_image, ".png"),
     "existing run": (existing_run, "exists already"),

@@ -36,7 +36,7 @@ def zeros(names: Mapping[str, tuple[int, ...]] = SHAPES) -> dict[str, torch.Tens
 
 TARGET = Target(zeros(), zeros())
 NORM = ("running_mean", "running_var")
-BUFFERS = {f"base.0.norm.{name}": torch.ones(4) for name in NORM}
+BUFFERS = {f"base.0.norm.{name}": torch.full((4,), n + 1.0) for n, name in enumerate(NORM)}
 COUNT = {"base.0.norm.num_batches_tracked": torch.tensor(7)}
 
 
@@ -111,7 +111,9 @@ def test_numbers_count_as_numbers_where_a_file_is_sorted_by_name() -> None:
 def test_the_mapping_says_which_is_which() -> None:
     given = below("module.", {**values(), **BUFFERS})
     lines = fit_weights(given, TARGET, "w.pt").mapping
-    assert lines[0] == "8 tensors by name below 'module.'; 2 ignored"
+    assert lines[0] == (
+        "8 tensors by name below 'module.'; 2 statistics that this model does not use"
+    )
     assert "module.base.0.conv.weight -> base.0.conv.weight [4, 1, 3, 3]" in lines
     assert (
         "module.base.0.norm.running_mean: ignored, statistics that this model does not use" in lines
@@ -119,6 +121,58 @@ def test_the_mapping_says_which_is_which() -> None:
     by_order = fit_weights(numbered("net.vars.", values()), TARGET, "w.pt").mapping
     assert by_order[0] == "8 tensors in the file's order"
     assert "net.vars.7 -> head.bias [5]" in by_order
+
+
+ROOTED = below("features.", {name: SHAPES[name] for name in BODY})
+"""The parameters of a network without a head, which has one prefix."""
+
+
+@pytest.mark.parametrize("prefix", ["", "embedding.", "embedding.module."])
+def test_file_and_network_may_each_have_a_prefix(prefix: str) -> None:
+    network = {**zeros(ROOTED), "classifier.weight": torch.zeros(5, 4)}
+    body = {name: tensor for name, tensor in values().items() if name in BODY}
+    given = {**below(prefix, dict(reversed(body.items()))), "head.scale": torch.ones(1)}
+    if not prefix:
+        del given["head.scale"]
+    fitted = fit_weights(given, Target(zeros(ROOTED), network), "w.pt")
+    check(fitted, below("features.", body))
+    assert fitted.mapping[0].startswith("6 tensors by name")
+
+
+def test_without_an_order_the_alphabet_says_nothing() -> None:
+    like = {"first": (4, 4), "middle": (4, 4), "norm": (4,), "shift": (4,)}
+    target = Target(zeros(like), zeros(like))
+    names = ["fc.in", "fc.hidden", "norm.gamma", "norm.beta"]
+    given = dict(zip(names, values(like).values(), strict=True))
+    check(fit_weights(given, target, "w.pt"), values(like))
+    given = {name: given[name] for name in sorted(given)}
+    with pytest.raises(CheckpointError, match="missing first"):
+        fit_weights(given, target, "w.safetensors", ordered=False)
+    rename = dict(zip(names, like, strict=True))
+    fitted = fit_weights(given, target, "w.safetensors", ordered=False, rename=rename)
+    check(fitted, values(like))
+
+
+def test_a_weight_is_no_bias_whatever_the_order() -> None:
+    given = {name.replace("norm", "bn"): tensor for name, tensor in values().items()}
+    check(fit_weights(given, TARGET, "w.pt"))
+    other = {"base.0.bn.weight": "base.0.bn.bias", "base.0.bn.bias": "base.0.bn.weight"}
+    swapped = {other.get(name, name): tensor for name, tensor in given.items()}
+    with pytest.raises(CheckpointError, match="missing base"):
+        fit_weights(swapped, TARGET, "w.pt")
+
+
+def test_statistics_by_order() -> None:
+    like = {name: torch.zeros(4) for name in BUFFERS}
+    target = Target(zeros(), zeros(), like, required=tuple(like))
+    listed = dict(zip(("net.vars_bn.0", "net.vars_bn.1"), BUFFERS.values(), strict=True))
+    named = {f"net.bn7.{name}": BUFFERS[f"base.0.norm.{name}"] for name in NORM}
+    for statistics in (listed, named, dict(reversed(named.items()))):
+        given = {**numbered("net.vars.", values()), **statistics}
+        fitted = fit_weights(given, target, "w.pt")
+        check(fitted)
+        assert all(torch.equal(fitted.buffers[name], BUFFERS[name]) for name in BUFFERS)
+        assert fit_weights(given, TARGET, "w.pt").warnings == ()
 
 
 def test_orders_and_converts() -> None:
@@ -138,6 +192,24 @@ def test_two_readings_are_refused_by_name() -> None:
         assert part in message
     check(fit_weights(given, TARGET, "w.pt", rename={"ema.": ""}), values(seed=1))
     check(fit_weights(given, TARGET, "w.pt", rename={"model.": ""}))
+
+
+def test_a_reading_that_has_more_is_taken() -> None:
+    own = {"ridge.log_l2": torch.tensor(0.5)}
+    target = Target({**zeros(), **own}, zeros(), optional=tuple(own))
+    more = {"ema.ridge.log_l2": torch.tensor(2.0)}
+    for given in (
+        {**below("model.", values()), **below("ema.", values()), **more},
+        {**below("ema.", values()), **more, **below("model.", values())},
+    ):
+        fitted = fit_weights(given, target, "w.pt")
+        assert float(fitted.params["ridge.log_l2"]) == 2.0
+
+
+def test_weights_that_the_learner_does_not_use_may_differ() -> None:
+    target = Target(zeros({name: SHAPES[name] for name in BODY}), zeros())
+    given = {**below("a.", values()), **below("b.", values()), "b.head.bias": torch.ones(5)}
+    check(fit_weights(given, target, "w.pt"), {name: values()[name] for name in BODY})
 
 
 def test_two_orders_are_refused() -> None:
@@ -187,7 +259,7 @@ def test_a_backbone_of_another_code_base_is_read_below_any_prefix() -> None:
     for given in ({**body, **foreign}, below("module.", {**body, **foreign})):
         fitted = fit_weights(given, target, "w.pt")
         check(fitted, values(names))
-        assert "2 tensors of the checkpoint are ignored" in fitted.warnings[0]
+        assert "that are ignored: " in fitted.warnings[0] and "fc.bias" in fitted.warnings[0]
 
 
 def test_equal_layers_at_initialisation_are_no_copies() -> None:
@@ -248,6 +320,10 @@ def test_a_learners_own_tensors_lie_beside_or_above_the_networks() -> None:
     check(fit_weights(below("module.", expected), target, "w.pt"), expected)
     with pytest.raises(CheckpointError, match=r"missing lrs\.0 \[1\], lrs\.1 \[2\]"):
         fit_weights(values(), target, "w.pt")
+    turned = {**dict(reversed(values().items())), **values(rates)}
+    with pytest.raises(CheckpointError, match=r"in another order .* lrs\.0 and so on"):
+        fit_weights(turned, target, "w.pt")
+    check(fit_weights(turned, target, "w.safetensors", ordered=False), expected)
 
 
 def test_what_a_file_may_lack_keeps_its_value() -> None:
@@ -270,10 +346,29 @@ def test_buffers_are_taken_and_some_must_be_there() -> None:
     assert fit_weights(values(), Target(zeros(), zeros(), like), "w.pt").buffers == {}
 
 
+def test_a_buffer_keeps_its_kind() -> None:
+    target = Target(zeros(), zeros(), {"count": torch.tensor(0)})
+    fitted = fit_weights({**values(), "count": torch.tensor(3)}, target, "w.pt")
+    assert int(fitted.buffers["count"]) == 3
+    assert (
+        "count: not in the file, as the model has it"
+        in fit_weights(values(), target, "w.pt").mapping
+    )
+    with pytest.raises(CheckpointError, match=r"count: has dtype torch\.float32"):
+        fit_weights({**values(), "count": torch.tensor(2.7)}, target, "w.pt")
+
+
+def test_variances_are_none_below_zero() -> None:
+    like = {name: torch.zeros(4) for name in BUFFERS}
+    given = {**values(), **BUFFERS, "base.0.norm.running_var": -torch.ones(4)}
+    with pytest.raises(CheckpointError, match=r"running_var: has variances below 0"):
+        fit_weights(given, Target(zeros(), zeros(), like, required=tuple(like)), "w.pt")
+
+
 def test_what_lies_outside_is_warned_of() -> None:
     given = {**below("module.", values()), "lrs.0": torch.ones(3)}
     (warning,) = fit_weights(given, TARGET, "w.pt").warnings
-    assert "1 tensors of the checkpoint are ignored: lrs.0" in warning
+    assert warning == "tensors of the checkpoint that are ignored: lrs.0"
     assert fit_weights(values(), TARGET, "w.pt").warnings == ()
 
 
@@ -298,6 +393,10 @@ MISFITS = [
     ({**values(), "extra": torch.ones(2)}, r"unexpected extra \[2\]"),
     (below("m.", {**values(), "extra": torch.ones(2)}), r"unexpected m\.extra \[2\]"),
     (numbered("v.", dict(list(values().items())[:-1])), "does not fit the model: missing"),
+    (
+        {**numbered("v.", values()), "v.0": torch.ones(4, 2, 3, 3)},
+        r"wrong shape v\.0 \[4, 2, 3, 3\] for base\.0\.conv\.weight \[4, 1, 3, 3\]",
+    ),
     (changed("head.bias", NAN), "head.bias: 5 of 5 weights are NaN or infinite"),
     (changed("head.bias", torch.full((5,), 1e300, dtype=torch.float64)), "NaN or infinite"),
     (changed("head.bias", torch.ones(5, dtype=torch.int64)), "has dtype torch.int64"),
@@ -319,6 +418,8 @@ def test_misfit_gives_one_line(given: dict[str, torch.Tensor], part: str) -> Non
         ({"none": "head.bias"}, "'none' is nothing in w.pt; expected one of base.0.conv.weight"),
         ({"none.": ""}, "'none.' is nothing in w.pt"),
         ({"head.bias": "head.weight"}, "the same name 'head.weight'"),
+        ({"head.bias": "fc.bias"}, "'head.bias' becomes 'fc.bias', which is nothing in the model"),
+        ({"head.": "fc."}, "'head.' becomes 'fc.', which is nothing in the model"),
     ],
 )
 def test_a_rename_that_names_nothing_is_refused(rename: dict[str, str], part: str) -> None:

@@ -38,6 +38,20 @@ def safetensors_bytes(tmp_path: Path) -> bytes:
     return path.read_bytes()
 
 
+def within_itself() -> dict[str, Any]:
+    content: dict[str, Any] = {"a": torch.ones(1)}
+    content["again"] = content
+    return content
+
+
+def doubled(times: int) -> dict[str, Any]:
+    """``2 ** times`` lists, in a file of a few hundred bytes."""
+    lists: list[Any] = []
+    for _ in range(times):
+        lists = [lists, lists]
+    return {"a": torch.ones(1), "lists": lists}
+
+
 BAD_FILES: list[tuple[str, str, Callable[[Path], bytes], str]] = [
     ("suffix", "w.ckpt", lambda _: b"x", "suffix"),
     ("empty", "w.pt", lambda _: b"", "is empty"),
@@ -66,10 +80,17 @@ BAD_FILES: list[tuple[str, str, Callable[[Path], bytes], str]] = [
         "a: is no plain tensor",
     ),
     (
+        "itself",
+        "w.pt",
+        lambda _: torch_bytes(within_itself()),
+        "holds itself, or too many dictionaries and lists",
+    ),
+    ("much in few bytes", "w.pt", lambda _: torch_bytes(doubled(40)), "holds itself, or too many"),
+    (
         "one name twice",
         "w.pt",
         lambda _: torch_bytes({"a": {"b": torch.ones(2)}, "a.b": torch.ones(2)}),
-        "a.b: is there twice",
+        "holds two tensors named a.b",
     ),
 ]
 

@@ -39,6 +39,18 @@ def test_equals_evaluation_mode() -> None:
     assert not model.coupled
 
 
+def test_instance_normalisation_that_tracks_equals_evaluation_mode() -> None:
+    torch.manual_seed(0)
+    norm = nn.InstanceNorm2d(1, affine=True, track_running_stats=True)
+    module = nn.Sequential(norm, nn.Flatten(), nn.Linear(256, 4)).double()
+    x = torch.randn(5, *SHAPE, dtype=torch.float64) + 2
+    module(x)
+    expected = copy.deepcopy(module).eval()
+    model = Model(module, "", running=True)
+    torch.testing.assert_close(model(model.initial(), x), expected(x))
+    assert model.running == ("0.running_mean", "0.running_var")
+
+
 def test_an_output_depends_on_its_own_input_alone() -> None:
     x = torch.randn(5, *SHAPE, dtype=torch.float64)
     for running in (True, False):

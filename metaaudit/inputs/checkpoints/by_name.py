@@ -2,38 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from metaaudit.inputs.checkpoints.interpretation import Reading
 from metaaudit.inputs.checkpoints.names import prefixes
 from metaaudit.inputs.checkpoints.target import Target, Tensors
 
 
-def readings_by_name(tensors: Tensors, target: Target) -> list[Reading]:
-    """Wherever there is any of the network's weights, what is found there.
+def readings_by_name(tensors: Tensors, target: Target) -> Iterator[Reading]:
+    """For every prefix below which there is any of the network's weights, what is found there.
 
-    The file's names may have a prefix that the network's lack (``module.``). The reverse is looked
-    at where nothing is complete without.
+    Names of a file may have a prefix that the network's lack (``module.``), or the reverse, or both
+    have one of their own (``embedding.`` for ``features.``).
     """
     wanted = list(target.weights) or list(target.own)
-    found: list[Reading] = []
-    for cuts in ([""], prefixes(wanted)[1:]):
-        found += [
-            _reading(tensors, target, prefix, cut)
-            for cut in cuts
-            for prefix in prefixes(tensors)
-            if _any(tensors, target, wanted, prefix, cut)
-        ]
-        if not all(one.missing(target) for one in found):
-            break
-    return found
-
-
-def _any(tensors: Tensors, target: Target, wanted: list[str], prefix: str, cut: str) -> bool:
-    return any(
-        prefix + one.removeprefix(cut) in tensors
-        for name in wanted
-        for one in target.names(name)
-        if one.startswith(cut)
-    )
+    every = (*wanted, *target.buffers)
+    cuts = [cut for cut in prefixes(wanted) if all(name.startswith(cut) for name in every)]
+    for prefix in prefixes(tensors):
+        for cut in cuts:
+            reading = _reading(tensors, target, prefix, cut)
+            if any(name in reading.places for name in wanted):
+                yield reading
 
 
 def _reading(tensors: Tensors, target: Target, prefix: str, cut: str) -> Reading:
@@ -48,9 +37,14 @@ def _reading(tensors: Tensors, target: Target, prefix: str, cut: str) -> Reading
     found = {name: find(name) for name in (*target.network, *target.buffers)}
     for name in target.own:
         found[name] = _above(tensors, prefix, name)
-    how = "by name" + (f" below '{prefix}'" if prefix else "")
-    how += f" without the model's '{cut}'" if cut else ""
-    return Reading(how, {name: place for name, place in found.items() if place}, prefix, cut)
+    below = f" below '{prefix}'" if prefix else ""
+    without = f" without the model's '{cut}'" if cut else ""
+    return Reading(
+        f"by name{below}{without}",
+        {name: place for name, place in found.items() if place},
+        prefix,
+        cut,
+    )
 
 
 def _above(tensors: Tensors, prefix: str, name: str) -> str | None:

@@ -7,17 +7,20 @@ otherwise than the networks here.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import combinations, pairwise
+from itertools import combinations
 
 import torch
 
 from metaaudit.inputs.checkpoints.interpretation import Reading
-from metaaudit.inputs.checkpoints.names import is_numbered, is_tracked, natural, prefixes
+from metaaudit.inputs.checkpoints.names import by_number, contradict, is_tracked, prefixes
 from metaaudit.inputs.checkpoints.target import Target, Tensors
 
 
 def readings_by_order(tensors: Tensors, target: Target, *, ordered: bool) -> Iterator[Reading]:
-    """Below every prefix, where the tensors have the network's shapes one after the other.
+    """Below every prefix, where there are as many tensors as the network has, in order.
+
+    The order is that of the file, or that of the numbers where names differ in nothing else: the
+    alphabet says nothing of layers.
 
     Args:
         tensors: The file's tensors.
@@ -26,39 +29,44 @@ def readings_by_order(tensors: Tensors, target: Target, *, ordered: bool) -> Ite
     """
     if target.own.keys() - set(target.optional):
         return  # a learner's own tensors have no order among the network's
-    weights = [name for name, tensor in tensors.items() if _is_weight(name, tensor)]
-    lists = [(), tuple(_copies(weights, tensors))]  # copies are left out only where that helps
-    for prefix in prefixes(weights):
-        below = [name for name in weights if name.startswith(prefix)]
-        where = f" below '{prefix}'" if prefix else ""
-        for copies in lists:
-            kept = [name for name in below if name not in copies]
-            orders = {"in the file's order": kept} if ordered else {}
-            numbered = sorted(kept, key=natural)
-            if all(
-                tensors[one].shape != tensors[other].shape or is_numbered(one, other)
-                for one, other in pairwise(
-                    sorted(kept, key=lambda n: (tensors[n].shape, natural(n)))
-                )
-            ):
-                orders["in the order of the numbers in their names"] = numbered
-            found = [
-                Reading(f"{how}{where}", dict(zip(wanted, names, strict=True)), prefix)
-                for how, names in orders.items()
-                for wanted in (list(target.network), list(target.weights))
-                if _same_shapes([tensors[n] for n in names], [target.network[w] for w in wanted])
-            ]
+    given = [name for name, tensor in tensors.items() if tensor.is_floating_point()]
+    copies = set(_copies(given, tensors))
+    for prefix in prefixes(given):
+        below = [name for name in given if name.startswith(prefix)]
+        # Copies are left out only where that helps.
+        for kept in (below, [name for name in below if name not in copies]):
+            found = list(_below(prefix, kept, target, ordered=ordered))
             yield from found
-            if found:
+            if any(one.fits(tensors, target) for one in found):
                 break
 
 
-def _is_weight(name: str, tensor: torch.Tensor) -> bool:
-    return tensor.is_floating_point() and not is_tracked(name)
+def _below(prefix: str, names: list[str], target: Target, *, ordered: bool) -> Iterator[Reading]:
+    where = f" below '{prefix}'" if prefix else ""
+    weights = _orders([name for name in names if not is_tracked(name)], ordered=ordered)
+    statistics = _orders([name for name in names if is_tracked(name)], ordered=ordered)
+    for how, given in weights.items():
+        tracked = _paired(target.required, statistics.get(how, []))
+        for wanted in (tuple(target.network), tuple(target.weights)):
+            places = _paired(wanted, given)
+            if places:
+                yield Reading(f"{how}{where}", {**places, **tracked}, prefix)
 
 
-def _same_shapes(given: list[torch.Tensor], wanted: list[torch.Tensor]) -> bool:
-    return [one.shape for one in given] == [one.shape for one in wanted]
+def _orders(names: list[str], *, ordered: bool) -> dict[str, list[str]]:
+    """The orders that names can be taken in."""
+    orders = {"in the file's order": names} if ordered else {}
+    numbered = by_number(names)
+    if numbered is not None:
+        orders["in the order of the numbers in their names"] = numbered
+    return orders
+
+
+def _paired(wanted: tuple[str, ...], given: list[str]) -> dict[str, str]:
+    """Names in the file by those that are wanted, if it can be."""
+    if len(wanted) != len(given) or any(map(contradict, wanted, given)):
+        return {}
+    return dict(zip(wanted, given, strict=True))
 
 
 def _copies(weights: list[str], tensors: Tensors) -> Iterator[str]:
@@ -77,10 +85,9 @@ def _copies(weights: list[str], tensors: Tensors) -> Iterator[str]:
         for (other, same), (prefix, inner) in combinations(modules.items(), 2)
         if inner == same and len(inner) > 1 and _equal(prefix, other, inner, tensors)
     ]
-    if pairs:
-        most = max(pairs)[0]
-        for prefix in dict.fromkeys(prefix for count, prefix in pairs if count == most):
-            yield from (prefix + name for name in modules[prefix])
+    most = max(pairs, default=(0, ""))[0]
+    for prefix in dict.fromkeys(prefix for count, prefix in pairs if count == most):
+        yield from (prefix + name for name in modules[prefix])
 
 
 def _equal(one: str, other: str, inner: set[str], tensors: Tensors) -> bool:

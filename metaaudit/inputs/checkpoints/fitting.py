@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -11,7 +12,7 @@ from metaaudit.errors import CheckpointError
 from metaaudit.inputs.checkpoints.by_name import readings_by_name
 from metaaudit.inputs.checkpoints.by_order import readings_by_order
 from metaaudit.inputs.checkpoints.interpretation import Reading
-from metaaudit.inputs.checkpoints.names import is_tracked, listed
+from metaaudit.inputs.checkpoints.names import is_tracked, leaf, listed
 from metaaudit.inputs.checkpoints.renaming import renamed
 from metaaudit.inputs.checkpoints.target import Target, Tensors
 
@@ -45,8 +46,8 @@ def fit_weights(
 ) -> Fitted:
     """Finds the one reading of a checkpoint that fits.
 
-    By name first, below any prefix; then by order and shape. Readings that give every tensor the
-    same values count as one.
+    By name first, below any prefix; then by order and shape. Readings that give no tensor different
+    values count as one.
 
     Args:
         tensors: The file's tensors, by dotted name.
@@ -61,16 +62,16 @@ def fit_weights(
             real numbers.
         ConfigError: ``rename`` names something that is not there.
     """
-    names = renamed(tensors, rename or {}, where)
+    names = renamed(tensors, rename or {}, target, where)
     tensors = {new: tensors[old] for new, old in names.items()}
-    candidates = readings_by_name(tensors, target)
+    candidates = list(readings_by_name(tensors, target))
     if rename:
         candidates = [one for one in candidates if not one.prefix and not one.cut]
     fitting = [one for one in candidates if one.fits(tensors, target)]
     # Where all names are there, a wrong shape is an error, not another network's order.
     if not rename and all(one.missing(target) for one in candidates):
-        by_order = readings_by_order(tensors, target, ordered=ordered)
-        fitting = [one for one in by_order if one.fits(tensors, target)]
+        candidates += readings_by_order(tensors, target, ordered=ordered)
+        fitting = [one for one in candidates if one.fits(tensors, target)]
     if not fitting:
         raise _misfit(candidates, tensors, target, where)
     reading = _only(fitting, tensors, target, where)
@@ -78,39 +79,27 @@ def fit_weights(
     if unexpected:
         raise _problem(where, [], unexpected, [])
     if ordered and not rename:
-        _check_rates(reading, tensors, target, where)
+        _check_order(reading, tensors, target, where)
     return _fitted(reading, tensors, target, where, names)
 
 
 def _only(fitting: list[Reading], tensors: Tensors, target: Target, where: object) -> Reading:
-    """The one that has most of what is wanted, if no other gives any of it another value."""
-    first = max(fitting, key=lambda one: len(one.places.keys() & target.wanted.keys()))
+    # All give what is needed; some what is taken where it is there.
+    first = max(fitting, key=lambda one: len(target.wanted.keys() & one.places.keys()))
     for other in fitting:
         name = first.differs(other, tensors, target)
         if name is not None:
+            said = [f"{one.how} ({name} is {one.places[name]})" for one in (first, other)]
             raise CheckpointError(
-                where,
-                f"can be read in two ways: {first.how} ({name} is {first.places[name]}) and "
-                f"{other.how} ({name} is {other.places[name]})",
-                "one",
-                "say which under rename",
+                where, f"can be read in two ways: {' and '.join(said)}", "one", _which(other)
             )
     return first
 
 
-def _check_rates(reading: Reading, tensors: Tensors, target: Target, where: object) -> None:
-    """A learner's own tensors are numbered by the network's: the file must have its order."""
-    numbered = [name for name in target.own if name.rpartition(".")[2].isdigit()]
-    place = {name: position for position, name in enumerate(tensors)}
-    order = [place[reading.places[name]] for name in target.weights]
-    if numbered and order != sorted(order):
-        raise CheckpointError(
-            where,
-            f"has the network's tensors in another order than the model, and {numbered[0]} and the "
-            "others are numbered by it",
-            "the model's order",
-            "save it anew, or say which is which under rename",
-        )
+def _which(reading: Reading) -> str:
+    """How to ask for a reading."""
+    example = f'"{reading.prefix}": "{reading.cut}"'
+    return f"say which under rename{f', as in {{{example}}}' if reading.prefix else ''}"
 
 
 def _misfit(
@@ -124,7 +113,7 @@ def _misfit(
     )
     shaped = [
         f"{best.places[name]} {list(tensors[best.places[name]].shape)} for "
-        f"{list(target.wanted[name].shape)}"
+        f"{'' if best.places[name].endswith(name) else f'{name} '}{list(target.wanted[name].shape)}"
         for name in best.misshapen(tensors, target)
     ]
     missing = [f"{name} {list(target.wanted[name].shape)}" for name in best.missing(target)]
@@ -188,23 +177,29 @@ def _fitted(
 ) -> Fitted:
     _check_twins(reading, tensors, target, where)
     taken = {
-        name: _converted(tensors[reading.places[name]], like.dtype, f"{where}: {name}")
+        name: _converted(tensors[reading.places[name]], like.dtype, name, where)
         for name, like in target.wanted.items()
         if name in reading.places
     }
     left = _left_out(reading, tensors, target)
-    absent = [name for name in target.optional if name not in taken]
     outside = [names[name] for name, reason in left.items() if reason == _OUTSIDE]
+    absent = {
+        **dict.fromkeys(target.buffers, "as the model has it"),
+        **dict.fromkeys(target.optional, "from the configuration"),
+    }
+    counts = Counter(left.values()).items()
     return Fitted(
         params={name: taken.get(name, p) for name, p in target.template.items()},
         buffers={name: taken[name] for name in target.buffers if name in taken},
         mapping=(
-            f"{len(taken)} tensors {reading.how}{f'; {len(left)} ignored' if left else ''}",
+            "; ".join(
+                [f"{len(taken)} tensors {reading.how}", *(f"{n} {reason}" for reason, n in counts)]
+            ),
             *(f"{names[reading.places[n]]} -> {n} {list(p.shape)}" for n, p in taken.items()),
-            *(f"{name}: not in the file, from the configuration" for name in absent),
+            *(f"{n}: not in the file, {what}" for n, what in absent.items() if n not in taken),
             *(f"{names[name]}: ignored, {reason}" for name, reason in left.items()),
         ),
-        warnings=(f"{len(outside)} tensors of the checkpoint are ignored: {listed(outside)}",)
+        warnings=(f"tensors of the checkpoint that are ignored: {listed(outside)}",)
         if outside
         else (),
     )
@@ -224,13 +219,31 @@ def _check_twins(reading: Reading, tensors: Tensors, target: Target, where: obje
                 )
 
 
-def _converted(tensor: torch.Tensor, dtype: torch.dtype, where: str) -> torch.Tensor:
-    if dtype.is_floating_point and not tensor.is_floating_point():
-        raise CheckpointError(where, f"has dtype {tensor.dtype}", "floating point")
+def _check_order(reading: Reading, tensors: Tensors, target: Target, where: object) -> None:
+    """A learner's own tensors are numbered by the weights, so that these need the model's order."""
+    positions = {name: position for position, name in enumerate(tensors)}
+    found = [positions[reading.places[name]] for name in target.weights]
+    if target.own.keys() - set(target.optional) and found != sorted(found):
+        raise CheckpointError(
+            where,
+            f"has the weights in another order than the model, and {next(iter(target.own))} and so "
+            "on are numbered by it",
+            "the model's order",
+            "use the model that it was trained with",
+        )
+
+
+def _converted(tensor: torch.Tensor, dtype: torch.dtype, name: str, file: object) -> torch.Tensor:
+    where = f"{file}: {name}"
+    if dtype.is_floating_point != tensor.is_floating_point() or tensor.is_complex():
+        wanted = "floating point" if dtype.is_floating_point else str(dtype)
+        raise CheckpointError(where, f"has dtype {tensor.dtype}", wanted)
     converted = tensor.detach().to(dtype, copy=True).contiguous()
     bad = int((~torch.isfinite(converted)).sum())
     if bad:
         raise CheckpointError(
             where, f"{bad} of {tensor.numel()} weights are NaN or infinite", "finite weights"
         )
+    if leaf(name) == "running_var" and bool((converted < 0).any()):
+        raise CheckpointError(where, "has variances below 0", "running variances")
     return converted

@@ -45,9 +45,11 @@ class Reading:
         return not self.missing(target) and not self.misshapen(tensors, target)
 
     def differs(self, other: Reading, tensors: Tensors, target: Target) -> str | None:
-        """A name that is wanted and that another reading gives other values; ``None``: no one."""
+        """The first of the wanted names that two readings give different values, if any."""
         for name in target.wanted:
-            place, twin = self.places.get(name), other.places.get(name)
-            if place and twin and place != twin and not torch.equal(tensors[place], tensors[twin]):
+            one, two = self.places.get(name), other.places.get(name)
+            if one is None or two is None or one == two:
+                continue
+            if not torch.equal(tensors[one], tensors[two]):
                 return name
         return None

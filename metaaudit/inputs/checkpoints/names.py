@@ -9,7 +9,9 @@ TRACKED = ("running_mean", "running_var", "num_batches_tracked")
 """Statistics that batch normalisation tracks."""
 
 _SHOWN = 3
-_LEAVES = {"weight": 0, "gamma": 0, "scale": 0, "bias": 1, "beta": 1}
+_LEAVES = ("weight", "bias", "running_mean", "running_var")
+"""Last parts of names that say what a tensor is, in the order in which layers have them."""
+_LISTED_STATISTICS = re.compile(r"(^|\.)vars_bn\.\d+$")
 
 
 def listed(names: Sequence[str]) -> str:
@@ -19,33 +21,52 @@ def listed(names: Sequence[str]) -> str:
 
 
 def is_tracked(name: str) -> bool:
-    """Whether a tensor is a statistic of batch normalisation."""
-    return name.rpartition(".")[2] in TRACKED
+    """Whether a tensor is a statistic of batch normalisation, also as MAML-Pytorch lists them.
 
-
-def natural(name: str) -> tuple[tuple[tuple[int, int | str], ...], tuple[int, str]]:
-    """Sorts numbers in names as numbers, and a layer's weight before its bias.
-
-    >>> sorted(["vars.10", "vars.9"], key=natural)
-    ['vars.9', 'vars.10']
+    >>> is_tracked("base.norm.running_mean"), is_tracked("net.vars_bn.3"), is_tracked("net.vars.3")
+    (True, True, False)
     """
-    stem, _, leaf = name.rpartition(".")
-    parts = re.split(r"(\d+)", stem if leaf in _LEAVES else name)
-    order = tuple((0, int(part)) if part.isdigit() else (1, part) for part in parts if part)
-    return order, (_LEAVES.get(leaf, 2), leaf)
+    return leaf(name) in TRACKED or _LISTED_STATISTICS.search(name) is not None
 
 
-def is_numbered(one: str, other: str) -> bool:
-    """Whether numbers, or weight and bias, say which of two names comes first, not the alphabet.
+def leaf(name: str) -> str:
+    """The last part of a name."""
+    return name.rpartition(".")[2]
 
-    >>> is_numbered("conv1.weight", "conv2.weight"), is_numbered("last.weight", "first.weight")
+
+def contradict(one: str, other: str) -> bool:
+    """Whether two names say that their tensors are different things, a weight and a bias.
+
+    >>> contradict("conv1.weight", "norm.bias"), contradict("vars.1", "norm.bias")
     (True, False)
     """
-    (first, leaf), (second, other_leaf) = natural(one), natural(other)
-    for part, counterpart in zip(first, second, strict=False):
-        if part != counterpart:
-            return part[0] == counterpart[0] == 0
-    return len(first) == len(second) and leaf[0] != other_leaf[0]
+    known = leaf(one), leaf(other)
+    return known[0] != known[1] and all(part in _LEAVES for part in known)
+
+
+def by_number(names: Sequence[str]) -> list[str] | None:
+    """Names in the order of the numbers in them; ``None`` where numbers alone do not order them.
+
+    >>> by_number(["vars.10", "vars.9"])
+    ['vars.9', 'vars.10']
+    >>> by_number(["0.bias", "0.weight"])
+    ['0.weight', '0.bias']
+    >>> by_number(["fc_hidden.weight", "fc_in.weight"])
+    """
+    parts = {name: _numbers(name) for name in names}
+    texts = {text for text, _, _ in parts.values()}
+    keys = {name: (numbers, last) for name, (_, numbers, last) in parts.items()}
+    if len(texts) > 1 or len(set(keys.values())) < len(names):
+        return None
+    return sorted(names, key=keys.__getitem__)
+
+
+def _numbers(name: str) -> tuple[str, tuple[int, ...], int]:
+    """What a name is without its numbers; these; and the place of what it ends with."""
+    known = leaf(name) in _LEAVES
+    stem = name.rpartition(".")[0] if known else name
+    numbers = tuple(int(number) for number in re.findall(r"\d+", stem))
+    return re.sub(r"\d+", "#", stem), numbers, _LEAVES.index(leaf(name)) if known else -1
 
 
 def prefixes(names: Iterable[str]) -> list[str]:

@@ -22,6 +22,7 @@ from metaaudit.errors import CheckpointError
 from metaaudit.inputs.checkpoints.names import listed
 
 _TORCH_SUFFIXES = (".pt", ".pth", ".bin")
+_MOST_CONTAINERS, _DEEPEST = 10_000, 20
 _EXPORT = "export it with torch.save(model.state_dict(), 'weights.pt')"
 
 
@@ -107,9 +108,9 @@ def _state_dict(path: Path, content: Any) -> dict[str, torch.Tensor]:
     if not isinstance(content, dict):
         raise CheckpointError(path, f"holds a {type(content).__name__}", "tensors by name", _EXPORT)
     tensors: dict[str, torch.Tensor] = {}
-    for name, value in _tensors(content):
+    for name, value in _tensors(path, content):
         if name in tensors:
-            raise CheckpointError(f"{path}: {name}", "is there twice", "one tensor a name", _EXPORT)
+            raise CheckpointError(path, f"holds two tensors named {name}", "one", _EXPORT)
         tensors[name] = value.detach()
     for name, tensor in tensors.items():
         if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_meta:
@@ -119,16 +120,27 @@ def _state_dict(path: Path, content: Any) -> dict[str, torch.Tensor]:
     return tensors
 
 
-def _tensors(content: Any, prefix: str = "") -> Iterator[tuple[str, torch.Tensor]]:
-    """Tensors by dotted name."""
-    if isinstance(content, torch.Tensor):
-        yield prefix, content
-    elif isinstance(content, Mapping):
-        if "param_groups" in content:  # an optimiser's, whose moments have the weights' shapes
-            return
-        for key, value in content.items():
-            if isinstance(key, str | int):
-                yield from _tensors(value, f"{prefix}.{key}" if prefix else str(key))
-    elif isinstance(content, list | tuple):
-        for number, value in enumerate(content):
-            yield from _tensors(value, f"{prefix}.{number}")
+def _tensors(path: Path, content: Any) -> Iterator[tuple[str, torch.Tensor]]:
+    """Tensors by dotted name, in order. A file can hold itself, or much in few bytes."""
+    left: list[tuple[str, Any, int]] = [("", content, 0)]
+    containers = 0
+    while left:
+        name, value, depth = left.pop()
+        if isinstance(value, torch.Tensor):
+            yield name, value
+            continue
+        if isinstance(value, Mapping):
+            if "param_groups" in value:  # an optimiser's, whose moments have the weights' shapes
+                continue
+            inner = [(str(k), one) for k, one in value.items() if isinstance(k, str | int)]
+        elif isinstance(value, list | tuple):
+            inner = [(str(number), one) for number, one in enumerate(value)]
+        else:
+            continue
+        containers += 1
+        if containers > _MOST_CONTAINERS or depth > _DEEPEST:
+            raise CheckpointError(
+                path, "holds itself, or too many dictionaries and lists", "tensors by name", _EXPORT
+            )
+        before = f"{name}." if name else ""
+        left.extend((before + key, one, depth + 1) for key, one in reversed(inner))

@@ -6,28 +6,33 @@ from collections.abc import Mapping
 
 from metaaudit.errors import ConfigError
 from metaaudit.inputs.checkpoints.names import listed
-from metaaudit.inputs.checkpoints.target import Tensors
+from metaaudit.inputs.checkpoints.target import Target, Tensors
 
 
-def renamed(tensors: Tensors, rename: Mapping[str, str], where: object) -> dict[str, str]:
+def renamed(
+    tensors: Tensors, rename: Mapping[str, str], target: Target, where: object
+) -> dict[str, str]:
     """The file's names by new names.
 
     Args:
         tensors: The file's tensors.
         rename: New names of tensors, or of prefixes where a name is empty or ends with a dot.
+        target: What has the new names.
         where: What to call the file in messages.
 
     Raises:
-        ConfigError: An entry names nothing in the file, or two tensors get one name.
+        ConfigError: An entry names nothing in the file or in the model, or two tensors get one
+            name.
     """
-    used: set[str] = set()
+    used: dict[str, set[str]] = {}
 
     def new(name: str) -> str:
         # The longest prefix counts, and a whole name before any prefix.
         for old in sorted(rename, key=len, reverse=True):
             if name == old or (name.startswith(old) and old[-1:] in ("", ".")):
-                used.add(old)
-                return rename[old] + name.removeprefix(old)
+                found = rename[old] + name.removeprefix(old)
+                used.setdefault(old, set()).add(found)
+                return found
         return name
 
     names: dict[str, str] = {}
@@ -39,9 +44,16 @@ def renamed(tensors: Tensors, rename: Mapping[str, str], where: object) -> dict[
                 "different names",
             )
         names[new(name)] = name
-    unused = [old for old in rename if old not in used]
-    if unused:
-        raise ConfigError(
-            "rename", f"'{unused[0]}' is nothing in {where}", f"one of {listed(list(tensors))}"
-        )
+    known = {one for name in target.known for one in target.names(name)}
+    for old in rename:
+        if old not in used:
+            raise ConfigError(
+                "rename", f"'{old}' is nothing in {where}", f"one of {listed(list(tensors))}"
+            )
+        if known.isdisjoint(used[old]):
+            raise ConfigError(
+                "rename",
+                f"'{old}' becomes '{rename[old]}', which is nothing in the model",
+                f"one of {listed(list(target.known))}",
+            )
     return names

@@ -41,6 +41,11 @@ class Target:
         return {**self.buffers, **self.template}
 
     @property
+    def known(self) -> dict[str, torch.Tensor]:
+        """All that a file may hold of learner and network."""
+        return {**self.network, **self.wanted}
+
+    @property
     def own(self) -> dict[str, torch.Tensor]:
         """The template's tensors that are the learner's own."""
         return {name: p for name, p in self.template.items() if name not in self.network}
