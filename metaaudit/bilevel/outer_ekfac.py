@@ -3,7 +3,7 @@
 A layer's block of the total Hessian is no Kronecker product, since adaptation mixes layers; but the
 eigenbasis at the adapted parameters can be kept and the eigenvalues be fitted to the tasks' total
 gradients, as the diagonal of the task-Fisher in that basis. It has full rank, which the task-Fisher
-itself has not.
+itself has not. Meta-parameters that belong to no layer have their own diagonal.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from metaaudit.bilevel.progress import Advance
 from metaaudit.curvature import Bases, Covariances, Factors, Network, record_tasks, summed
 from metaaudit.curvature.network import Terms
 from metaaudit.inputs.task_set import Ints
-from metaaudit.models import Layout
 
 
 def outer_bases(
@@ -56,7 +55,7 @@ def outer_factors(
         query_sizes: ``[n_tasks]`` numbers of query instances ``m_k``.
         block: Tasks at once.
     """
-    layout = Layout.of(network.parameters)
+    layout = network.layout
     weights = torch.from_numpy(query_sizes).to(gradients.device, torch.float64) / len(gradients)
 
     def squares() -> Iterator[dict[str, Tensor]]:

@@ -100,9 +100,6 @@ FIELD_LEARNERS = ("fomaml", "reptile")
 PROXIMAL_LEARNERS = ("maml", "imaml")
 """Learners whose adapted parameters can be taken to solve a proximal inner problem."""
 
-NOT_IN_LAYERS = ("meta-sgd", "ridge")
-"""Learners some of whose meta-parameters are no weights of the network's layers."""
-
 LearnerConfig = Annotated[
     MamlConfig | AnilConfig | ImamlConfig | ProtonetConfig | RidgeConfig,
     Field(discriminator="name"),

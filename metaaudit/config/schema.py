@@ -12,7 +12,6 @@ from metaaudit.config.influence import InfluenceConfig
 from metaaudit.config.learner import (
     FIELD_LEARNERS,
     LEARNERS,
-    NOT_IN_LAYERS,
     PROXIMAL_LEARNERS,
     LearnerConfig,
 )
@@ -71,11 +70,6 @@ class Config(Section):
                 f"influence.curvature: jacobian is for the learners {_listed(FIELD_LEARNERS)}, "
                 "and they have no other; to audit such a checkpoint as a minimiser of the outer "
                 "loss, which it is not quite, use learner.name: maml"
-            )
-        if influence.outer_ekfac and name in NOT_IN_LAYERS:
-            raise ValueError(
-                f"influence by EK-FAC of the total Hessian does not know the meta-parameters of "
-                f"{name} that are no weights of layers; use another curvature or preconditioner"
             )
         return self
 

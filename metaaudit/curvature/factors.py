@@ -99,17 +99,17 @@ class Bases:
             return found.to(like).contiguous()
 
         layers = network.layers.items()
-        return cls(
-            {path: basis(path, layer, sums.entering[path]) for path, layer in layers},
-            {path: basis(path, layer, sums.leaving[path]) for path, layer in layers},
-        )
+        alone = {name: like.new_ones(one.groups, 1, 1) for name, one in network.alone.items()}
+        entering = {path: basis(path, layer, sums.entering[path]) for path, layer in layers}
+        leaving = {path: basis(path, layer, sums.leaving[path]) for path, layer in layers}
+        return cls(entering | alone, leaving | alone)
 
     @classmethod
     def of_arrays(cls, network: Network, arrays: Mapping[str, Tensor]) -> Bases:
         """Those that ``arrays`` named."""
         return cls(
-            {path: arrays[f"{path}:entering"] for path in network.layers},
-            {path: arrays[f"{path}:leaving"] for path in network.layers},
+            {path: arrays[f"{path}:entering"] for path in network.blocks},
+            {path: arrays[f"{path}:leaving"] for path in network.blocks},
         )
 
     def arrays(self) -> dict[str, Tensor]:
@@ -135,7 +135,7 @@ class Bases:
                 self.entering[path],
                 self.leaving[path],
             )
-            for path, layer in network.layers.items()
+            for path, layer in network.blocks.items()
         }
 
     def rotate_back(
@@ -143,7 +143,7 @@ class Bases:
     ) -> Tensor:
         """The inverse of ``rotate``."""
         params = {}
-        for path, layer in network.layers.items():
+        for path, layer in network.blocks.items():
             matrix = kronecker.rotated_back(rotated[path], self.entering[path], self.leaving[path])
             params.update(layer.parameters(matrix))
         return layout.flatten(params)
@@ -165,8 +165,8 @@ class Factors:
 
     @property
     def layout(self) -> Layout:
-        """The order of the parameters in a flat vector: that of ``named_parameters()``."""
-        return Layout.of(self.network.parameters)
+        """The order of the parameters in a flat vector."""
+        return self.network.layout
 
     def damped(self, damping: Damping) -> dict[str, Tensor]:
         """By layer, ``eigenvalue + damping``."""

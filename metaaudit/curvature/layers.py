@@ -139,6 +139,24 @@ class NormLayer(Layer):
         return values.reshape(*values.shape[:2], -1, 1)
 
 
+class Alone(Layer):
+    """A tensor that is a parameter of no layer, such as a learning rate: each entry by itself."""
+
+    @classmethod
+    def of(cls, name: str, shape: torch.Size) -> Alone:
+        """The tensor of a name."""
+        size = math.prod(shape)
+        return cls(nn.Identity(), name, None, shape, size, 1, 1, diagonal=True)
+
+    def activations(self, inputs: Tensor) -> Tensor:
+        """Nothing enters it."""
+        raise NotImplementedError
+
+    def gradients(self, gradients: Tensor) -> Tensor:
+        """Nothing leaves it."""
+        raise NotImplementedError
+
+
 def layer_of(path: str, module: nn.Module) -> Layer | None:
     """The layer of a module; ``None`` for one that has no parameters of its own to train.
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from metaaudit.curvature.layers import SUPPORTED, Layer, layer_of
+from metaaudit.curvature.layers import SUPPORTED, Alone, Layer, layer_of
 from metaaudit.errors import ModelError
-from metaaudit.models import Params, pullback
+from metaaudit.models import Layout, Params, pullback
 
 Terms = Callable[[Tensor, Tensor], Tensor]
 """``(outputs [n, classes], labels [n]) -> [terms, n, classes]``: gradients on the outputs of every
@@ -46,11 +46,13 @@ class Network:
         module: The module, used as a function of its parameters; it is never changed.
         layers: Its layers by name.
         shapes: Shape of each layer's output, without the batch.
+        alone: Further tensors that are no parameters of the module, by name.
     """
 
     module: nn.Module
     layers: dict[str, Layer]
     shapes: dict[str, torch.Size]
+    alone: dict[str, Alone] = field(default_factory=dict)
 
     @classmethod
     def of(cls, module: nn.Module, inputs: Tensor) -> Network:
@@ -96,20 +98,32 @@ class Network:
                 )
         return network
 
-    def over(self, names: Collection[str]) -> Network:
-        """The same network with those layers alone whose weights are among ``names``."""
-        kept = {path: layer for path, layer in self.layers.items() if layer.weight in names}
-        return replace(self, layers=kept)
+    def over(self, params: Params) -> Network:
+        """The same network with those layers alone whose weights are among ``params``.
+
+        What else is there, a learner's own meta-parameters, is kept beside them.
+        """
+        kept = {path: layer for path, layer in self.layers.items() if layer.weight in params}
+        inside = {name for layer in kept.values() for name in (layer.weight, layer.bias)}
+        alone = {name: Alone.of(name, p.shape) for name, p in params.items() if name not in inside}
+        return replace(self, layers=kept, alone=alone)
+
+    @property
+    def blocks(self) -> dict[str, Layer]:
+        """All that has a block of its own in the curvature."""
+        return {**self.layers, **self.alone}
+
+    @property
+    def layout(self) -> Layout:
+        """The parameters of all blocks, those of the layers in the order that the module has."""
+        names = {name for layer in self.layers.values() for name in (layer.weight, layer.bias)}
+        own = {n: p.shape for n, p in self.module.named_parameters() if n in names}
+        return Layout({**own, **{name: one.weight_shape for name, one in self.alone.items()}})
 
     @property
     def parameters(self) -> Params:
-        """The trained parameters of the layers, as they are in the module."""
-        names = {name for layer in self.layers.values() for name in (layer.weight, layer.bias)}
-        return {
-            name: p.detach()
-            for name, p in self.module.named_parameters()
-            if p.requires_grad and name in names
-        }
+        """The trained parameters, as they are in the module."""
+        return {name: p.detach() for name, p in self.module.named_parameters() if p.requires_grad}
 
     def __call__(self, params: Params, inputs: Tensor) -> Tensor:
         """Outputs ``[n, classes]`` at ``params``."""

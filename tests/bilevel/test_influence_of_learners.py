@@ -22,9 +22,12 @@ from metaaudit.bilevel import (
     TaskTensors,
     TotalHessian,
     Unrolled,
+    outer_bases,
+    outer_factors,
     total_gradients,
 )
 from metaaudit.config.influence import InfluenceConfig
+from metaaudit.curvature import fisher_terms
 from metaaudit.influence import instance_influence, task_influence
 from metaaudit.inputs.task_set import SETS
 from metaaudit.learners import ANIL, MAML, MetaSGD, ProtoNet, Ridge
@@ -35,6 +38,7 @@ from tests.bilevel.small_networks import (
     M,
     N,
     batching,
+    layers_of,
     random_tasks,
     small_mlp,
 )
@@ -252,3 +256,24 @@ def test_losses_of_reptile_are_of_queries_that_were_not_adapted_to():
     expected = total_gradients(Unrolled(objective, params, train, batching()))
     assert found.losses == pytest.approx(expected.losses)
     assert found.gradients != pytest.approx(expected.gradients)
+
+
+@pytest.mark.parametrize("name", ["meta-sgd", "ridge"])
+def test_meta_parameters_of_no_layer_have_their_own_diagonal(name):
+    objective, params, train, _ = problem(name)
+    fitted = adaptation(name, objective, params, train)
+    gradients = torch.from_numpy(total_gradients(fitted).gradients)
+    network = layers_of(objective.forward, train).over(params)
+    assert network.layout == fitted.layout
+    terms = fisher_terms(objective.mean_loss, "true")
+    bases = outer_bases(fitted, network, terms)
+    factors = outer_factors(network, bases, gradients, train.query_sizes)
+    eye = torch.eye(fitted.layout.size, dtype=torch.float64)
+    matrix = factors.apply(factors.eigenvalues, eye)
+    own = [key for key in params if key not in dict(objective.forward.module.named_parameters())]
+    start = fitted.layout.size - sum(params[key].numel() for key in own)
+    moments = M * gradients[:, start:].square().mean(0)
+    torch.testing.assert_close(matrix[start:, start:], torch.diag(moments))
+    assert float(matrix[:start, start:].abs().max()) == 0.0
+    trace = M * gradients[:, :start].square().sum() / N_TASKS
+    torch.testing.assert_close(matrix[:start, :start].trace(), trace)

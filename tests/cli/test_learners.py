@@ -83,11 +83,23 @@ def test_a_checkpoint_holds_the_meta_parameters(
     assert names >= held and not names & lacks
 
 
-@pytest.mark.parametrize("curvature", ["ekfac", "ggn", "gamma", "instance-fisher", "exact"])
-def test_protonet_takes_every_curvature(tmp_path: Path, curvature: str) -> None:
-    case = learner_case(tmp_path, "protonet", **{"influence.curvature": curvature})
+@pytest.mark.parametrize("name", ["anil", "meta-sgd", "protonet", "ridge"])
+def test_takes_every_curvature(tmp_path: Path, name: str) -> None:
+    case = learner_case(tmp_path, name, **{"training.epochs": 2})
     succeeds(case.cli("train"))
-    assert manifest(case.score())["solver"]["curvature"] == curvature
+    for curvature in ("ekfac", "ggn", "gamma", "instance-fisher", "exact"):
+        run = case.score(curvature, "--set", f"influence.curvature={curvature}")
+        assert manifest(run)["solver"]["curvature"] == curvature
+    plain, by_ekfac = (
+        case.score(
+            f"by {choice}",
+            *("--set", "influence.curvature=ggn", "--set", "influence.tolerance=1e-8"),
+            *("--set", "influence.damping=1.0", "--set", f"influence.preconditioner={choice}"),
+        )
+        for choice in ("none", "ekfac")
+    )
+    with h5py.File(plain / "scores.h5") as one, h5py.File(by_ekfac / "scores.h5") as other:
+        np.testing.assert_allclose(one["task_influence"], other["task_influence"], rtol=1e-3)
 
 
 def test_gradients_of_a_field_are_not_taken_for_total_gradients(tmp_path: Path) -> None:

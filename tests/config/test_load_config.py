@@ -136,11 +136,6 @@ BAD_COMBINATIONS = [
     ("learner.name=anil influence.derivative=implicit", "is for the learners maml and imaml"),
     ("influence.curvature=jacobian", "jacobian is for the learners fomaml and reptile"),
     ("learner.name=reptile influence.curvature=exact", "use learner.name: maml"),
-    ("learner.name=meta-sgd influence.curvature=ekfac", "does not know the meta-parameters of"),
-    (
-        "learner={'name':'ridge'} influence.curvature=ggn influence.preconditioner=ekfac",
-        "the meta-parameters of ridge",
-    ),
     ("learner.name=imaml learner.proximity=0", "a number above 0"),
     ("influence.curvature=ekfac influence.solver=cg", "expected one of auto, ekfac"),
     ("influence.curvature=ggn influence.solver=dual", "expected one of auto, cg, neumann, dense"),
