@@ -60,6 +60,17 @@ class Problem:
         """Whether the learner descends along a field that is no gradient."""
         return self.config.learner.name in FIELD_LEARNERS
 
+    @property
+    def rho(self) -> float:
+        """Strength of the pull to the meta-parameters in the implicit derivative."""
+        learner, asked = self.config.learner, self.config.influence.inner.proximity
+        if isinstance(learner, ImamlConfig):
+            return learner.proximity
+        if asked != "auto":
+            return asked
+        assert isinstance(learner, MamlConfig)  # the schema sees to it
+        return 1 / (learner.inner_lr * learner.steps)
+
     def unrolled(self, params: Params, task_set: TaskSet) -> Adaptation:
         """Tasks at some meta-parameters, differentiated through the learner's own steps."""
         return Unrolled(self.objective, params, task_set, self.batching)

@@ -21,7 +21,6 @@ from metaaudit.bilevel import (
     total_gradients,
 )
 from metaaudit.cache import FactorCache
-from metaaudit.config.learner import ImamlConfig, MamlConfig
 from metaaudit.console import Messages
 from metaaudit.curvature import Bases, Factors, Network, code_hash, fisher_terms, weights_hash
 from metaaudit.errors import IncompleteError
@@ -151,7 +150,7 @@ class Stages:
         by_ekfac = inner.inverse == "ekfac"
         own = {
             "inverse": inner.inverse,
-            "rho": self.rho,
+            "rho": self.problem.rho,
             "basis": inner.basis if by_ekfac else None,
             "fisher": self.problem.config.influence.fisher if by_ekfac else None,
         }
@@ -177,17 +176,6 @@ class Stages:
         settings = self.problem.config.mislabel.model_dump(mode="json")
         return {**self.base_key(self.problem.train), "mislabel": settings}
 
-    @property
-    def rho(self) -> float:
-        """Strength of the pull to the meta-parameters in the implicit derivative."""
-        learner, asked = self.problem.config.learner, self.problem.config.influence.inner.proximity
-        if isinstance(learner, ImamlConfig):
-            return learner.proximity
-        if asked != "auto":
-            return asked
-        assert isinstance(learner, MamlConfig)  # the schema sees to it
-        return 1 / (learner.inner_lr * learner.steps)
-
     def tensor(self, array: np.ndarray) -> torch.Tensor:
         """An array on the device."""
         return torch.from_numpy(array).to(self.problem.batching.device)
@@ -199,7 +187,7 @@ class Stages:
     def _implicit(self, stage: str, task_set: TaskSet) -> Implicit:
         problem, influence = self.problem, self.problem.config.influence
         method = InnerMethod(influence, self.network)
-        inner: InnerProblem = problem.inner_problem(self.weights.params, task_set, self.rho)
+        inner: InnerProblem = problem.inner_problem(self.weights.params, task_set, self.problem.rho)
 
         def compute(advance: Advance) -> Arrays:
             found = {k: v.cpu().numpy() for k, v in method.state(inner, advance).items()}

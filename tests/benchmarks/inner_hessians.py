@@ -47,8 +47,7 @@ def main() -> None:
     parser.add_argument("--rho", type=float, help="default: the learner's, or 1 / (alpha K)")
     args = parser.parse_args()
     problem, params = load(args)
-    learner = problem.config.learner
-    rho = args.rho or learner.proximity or 1 / (learner.inner_lr * learner.steps)
+    rho = args.rho or problem.rho
     found: dict[str, dict[str, Any]] = {}
     reference: dict[str, np.ndarray] = {}
     unrolled = influences(

@@ -183,11 +183,9 @@ def dense(adaptation: Adaptation, size: int) -> Tensor:
 def adaptation(problem: Problem, params: Params, task_set: TaskSet, derivative: str) -> Adaptation:
     if derivative == "unrolled":
         return Unrolled(problem.objective, params, task_set, problem.batching)
-    learner = problem.config.learner
-    rho = learner.proximity or 1 / (learner.inner_lr * learner.steps)
     config = InfluenceConfig.model_validate({"derivative": "implicit"})
     method = InnerMethod(config, problem.layers())
-    return method.implicit(problem.inner_problem(params, task_set, rho))
+    return method.implicit(problem.inner_problem(params, task_set, problem.rho))
 
 
 if __name__ == "__main__":
