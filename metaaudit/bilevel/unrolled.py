@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -36,14 +36,9 @@ class Unrolled(Adaptation):
 
     def push(self, batch: TaskBatch, tangent: Params) -> Params:
         """See ``Adaptation.push``."""
-
-        def adapted(params: Params) -> Params:
-            theta: Params = over_tasks(
-                lambda p, w, v, data: self.objective.adapt(p, w, data), params, batch.data
-            )
-            return theta
-
-        pushed: Params = jvp(adapted, (self.params,), (tangent,))[1]
+        pushed: Params = jvp(
+            lambda params: replace(self, params=params).adapted(batch), (self.params,), (tangent,)
+        )[1]
         return pushed
 
     def hessian_product(self, batch: TaskBatch, tangent: Params) -> Params:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag
 
-from metaaudit.config.section import PositiveInt, Section
+from metaaudit.config.section import CallableName, PositiveInt, Section
 
 
 class NetworkConfig(Section):
@@ -157,7 +157,7 @@ class FactoryConfig(NetworkConfig):
         args: Keyword arguments of the callable.
     """
 
-    factory: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
+    factory: CallableName
     path: Path | None = None
     args: dict[str, Any] = Field(default_factory=dict)
 

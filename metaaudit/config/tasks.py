@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from metaaudit.config.section import PositiveFloat, PositiveInt, Section, Seed
+from metaaudit.config.section import CallableName, PositiveFloat, PositiveInt, Section, Seed
 
 Channels = Annotated[list[Annotated[float, Field(allow_inf_nan=False)]], Field(min_length=1)]
 Colour = Literal["grey", "rgb"]
@@ -245,7 +245,7 @@ class TaskFactoryConfig(Section):
     """
 
     format: Literal["factory"]
-    factory: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
+    factory: CallableName
     path: Path | None = None
     args: dict[str, Any] = Field(default_factory=dict)
     image: ValuesConfig = ValuesConfig()

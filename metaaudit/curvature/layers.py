@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -28,13 +28,12 @@ SUPPORTED = "Linear, Conv2d and normalisation layers"
 
 
 @dataclass(frozen=True)
-class Layer(ABC):
-    """One layer.
+class Block:
+    """Parameters that have a block of their own in the curvature.
 
     Attributes:
-        module: The module; for a normalisation one without scale and shift.
-        weight: Name of its weight in the network.
-        bias: Name of its bias; ``None`` if it has none.
+        weight: Name of the weight in the network.
+        bias: Name of the bias; ``None`` if there is none.
         weight_shape: Shape of the weight.
         groups: Number of independent matrices.
         outputs: Rows of each.
@@ -42,7 +41,6 @@ class Layer(ABC):
         diagonal: Whether its eigenbasis is taken to be the parameters themselves.
     """
 
-    module: nn.Module
     weight: str
     bias: str | None
     weight_shape: torch.Size
@@ -51,13 +49,10 @@ class Layer(ABC):
     inputs: int
     diagonal: bool = False
 
-    @abstractmethod
-    def activations(self, inputs: Tensor) -> Tensor:
-        """``[n, groups, positions, inputs]`` from what the module was called with."""
-
-    @abstractmethod
-    def gradients(self, gradients: Tensor) -> Tensor:
-        """``[n, groups, positions, outputs]`` from gradients shaped as the module's output."""
+    @classmethod
+    def alone(cls, name: str, shape: torch.Size) -> Block:
+        """That of a tensor of no layer, such as a learning rate: each entry by itself."""
+        return cls(name, None, shape, math.prod(shape), 1, 1, diagonal=True)
 
     def matrix(self, params: Params) -> Tensor:
         """``[*leading, groups, outputs, inputs]`` from parameters with leading dimensions."""
@@ -83,6 +78,25 @@ class Layer(ABC):
         if self.bias is None:
             return activations
         return functional.pad(activations, (0, 1), value=1.0)
+
+
+@dataclass(frozen=True)
+class Layer(Block, ABC):
+    """One layer.
+
+    Attributes:
+        module: The module; for a normalisation one without scale and shift.
+    """
+
+    module: nn.Module = field(kw_only=True)
+
+    @abstractmethod
+    def activations(self, inputs: Tensor) -> Tensor:
+        """``[n, groups, positions, inputs]`` from what the module was called with."""
+
+    @abstractmethod
+    def gradients(self, gradients: Tensor) -> Tensor:
+        """``[n, groups, positions, outputs]`` from gradients shaped as the module's output."""
 
 
 class LinearLayer(Layer):
@@ -139,24 +153,6 @@ class NormLayer(Layer):
         return values.reshape(*values.shape[:2], -1, 1)
 
 
-class Alone(Layer):
-    """A tensor that is a parameter of no layer, such as a learning rate: each entry by itself."""
-
-    @classmethod
-    def of(cls, name: str, shape: torch.Size) -> Alone:
-        """The tensor of a name."""
-        size = math.prod(shape)
-        return cls(nn.Identity(), name, None, shape, size, 1, 1, diagonal=True)
-
-    def activations(self, inputs: Tensor) -> Tensor:
-        """Nothing enters it."""
-        raise NotImplementedError
-
-    def gradients(self, gradients: Tensor) -> Tensor:
-        """Nothing leaves it."""
-        raise NotImplementedError
-
-
 def layer_of(path: str, module: nn.Module) -> Layer | None:
     """The layer of a module; ``None`` for one that has no parameters of its own to train.
 
@@ -181,13 +177,13 @@ def layer_of(path: str, module: nn.Module) -> Layer | None:
         shape = own["weight"].shape
         if isinstance(module, nn.Linear):
             size = (1, module.out_features, module.in_features + one)
-            return LinearLayer(module, weight, bias, shape, *size)
+            return LinearLayer(weight, bias, shape, *size, module=module)
         if isinstance(module, nn.Conv2d):
             size = (module.groups, shape[0] // module.groups, math.prod(shape[1:]) + one)
-            return ConvLayer(module, weight, bias, shape, *size)
+            return ConvLayer(weight, bias, shape, *size, module=module)
         if isinstance(module, Norms):
             size = (shape.numel(), 1, 1 + one)
-            return NormLayer(_plain(module), weight, bias, shape, *size, diagonal=True)
+            return NormLayer(weight, bias, shape, *size, diagonal=True, module=_plain(module))
     raise ModelError(
         _named(path),
         f"is a {type(module).__name__} with parameters of its own, which EK-FAC does not cover",

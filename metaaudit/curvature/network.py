@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from metaaudit.curvature.layers import SUPPORTED, Alone, Layer, layer_of
+from metaaudit.curvature.layers import SUPPORTED, Block, Layer, layer_of
 from metaaudit.errors import ModelError
 from metaaudit.models import Layout, Params, pullback
 
@@ -52,7 +52,7 @@ class Network:
     module: nn.Module
     layers: dict[str, Layer]
     shapes: dict[str, torch.Size]
-    alone: dict[str, Alone] = field(default_factory=dict)
+    alone: dict[str, Block] = field(default_factory=dict)
 
     @classmethod
     def of(cls, module: nn.Module, inputs: Tensor) -> Network:
@@ -105,11 +105,13 @@ class Network:
         """
         kept = {path: layer for path, layer in self.layers.items() if layer.weight in params}
         inside = {name for layer in kept.values() for name in (layer.weight, layer.bias)}
-        alone = {name: Alone.of(name, p.shape) for name, p in params.items() if name not in inside}
+        alone = {
+            name: Block.alone(name, p.shape) for name, p in params.items() if name not in inside
+        }
         return replace(self, layers=kept, alone=alone)
 
     @property
-    def blocks(self) -> dict[str, Layer]:
+    def blocks(self) -> dict[str, Block]:
         """All that has a block of its own in the curvature."""
         return {**self.layers, **self.alone}
 

@@ -12,6 +12,7 @@ from metaaudit.errors import TaskSetError
 from metaaudit.inputs.idx_files import IdxFile
 from metaaudit.inputs.images import CHANNELS, resized
 from metaaudit.inputs.source import ImageSource, Pixels
+from metaaudit.inputs.stored_images import common_shape, rows_of
 
 _DIGITS = set("0123456789")
 
@@ -85,29 +86,15 @@ def _labels_beside(images: IdxFile) -> Pixels:
 
 
 def _read(files: dict[str, IdxFile], ids: Sequence[str], config: IdxConfig) -> Pixels:
-    wanted: dict[str, list[tuple[int, int]]] = {}
-    for place, image_id in enumerate(ids):
-        stem, _, row = image_id.rpartition("/")
-        wanted.setdefault(stem, []).append((int(row), place))
-    size, colour = config.image.size, config.image.colour
-    first = files[next(iter(wanted))]
-    height, width = (size, size) if size else first.shape[1:]
-    pixels = np.empty((len(ids), CHANNELS[colour], height, width), dtype=np.uint8)
-    for stem, pairs in wanted.items():
-        file = files[stem]
-        if size is None and file.shape[1:] != first.shape[1:]:
-            raise TaskSetError(
-                file.path,
-                f"holds images of {file.size}, and {first.path} of {first.size}",
-                "one size",
-                "set tasks.image.size",
-            )
-        rows, places = np.array(sorted(pairs)).T
+    wanted, colour = rows_of(ids), config.image.colour
+    shape = common_shape([(files[stem].path, files[stem]) for stem in wanted], config.image)
+    pixels = np.empty((len(ids), CHANNELS[colour], *shape), dtype=np.uint8)
+    for stem, (rows, places) in wanted.items():
         start = 0
-        for block in file.blocks():
+        for block in files[stem].blocks():  # in order, since a .gz has no other
             low, high = np.searchsorted(rows, [start, start + len(block)])
             picked = block[rows[low:high] - start, np.newaxis]
-            pixels[places[low:high]] = resized(picked, size, colour)
+            pixels[places[low:high]] = resized(picked, config.image.size, colour)
             start += len(block)
     return pixels
 

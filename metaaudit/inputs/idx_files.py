@@ -70,11 +70,6 @@ class IdxFile:
     def __len__(self) -> int:
         return self.shape[0]
 
-    @property
-    def size(self) -> str:
-        """Width and height of an image, ``28x28``."""
-        return "x".join(str(side) for side in reversed(self.shape[1:]))
-
     def blocks(self) -> Iterator[Pixels]:
         """The numbers, ``[some of n, ...]`` at a time, so that few are held at once.
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path, PurePosixPath
 
 from metaaudit.config.tasks import ImageCsvConfig
 from metaaudit.errors import TaskSetError
 from metaaudit.inputs.csv_files import read_rows
 from metaaudit.inputs.decoded import decoded_by_id
-from metaaudit.inputs.image_files import ImageFile
+from metaaudit.inputs.folders import searched
+from metaaudit.inputs.image_files import ImageFile, leads_out
 from metaaudit.inputs.source import ImageSource
 
 IMAGES = "images"
@@ -53,23 +54,17 @@ def image_csv_source(config: ImageCsvConfig) -> ImageSource:
 
 def _csv_files(root: Path) -> list[Path]:
     expected = f"<split>.csv files and a folder '{IMAGES}'"
-    try:
-        if not root.is_dir():
-            what = "is a file" if root.exists() else "does not exist"
-            raise TaskSetError(root, what, f"a folder with {expected}", "check tasks.root")
+    with searched(root, f"a folder with {expected}"):
         files = sorted(root.glob("*.csv"))
         if not files or not (root / IMAGES).is_dir():
             what = f"has no folder '{IMAGES}'" if files else "has no CSV files"
             raise TaskSetError(root, what, expected, "check tasks.root")
-    except OSError as error:
-        raise TaskSetError(root, f"cannot be read ({error.strerror})") from None
     return files
 
 
 def _checked(where: str, filename: str, images: Path) -> str:
     """The path of an image within the folder, which it may not leave."""
-    windows = PureWindowsPath(filename)
-    if windows.anchor or ".." in windows.parts:
+    if leads_out(filename):
         what = f"names {filename!r}, which leads out of {images}"
         raise TaskSetError(where, what, f"the path of an image within '{IMAGES}'")
     name = PurePosixPath(filename).as_posix()

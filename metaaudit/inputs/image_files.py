@@ -97,6 +97,12 @@ def read_image_files(files: Iterable[ImageFile]) -> Iterator[tuple[ImageFile, by
                 yield from ((file, _read_member(archive, file)) for file in members)
 
 
+def leads_out(name: str) -> bool:
+    """Whether a path is one from the root, or leads up, on any system."""
+    windows = PureWindowsPath(name)
+    return bool(windows.anchor) or ".." in windows.parts
+
+
 def _in_folder(root: Path) -> Iterator[ImageFile]:
     for folder, folders, names in os.walk(root, onerror=_raise, followlinks=True):
         relative = Path(folder).relative_to(root)
@@ -116,8 +122,7 @@ def _in_zip(path: Path) -> Iterator[ImageFile]:
     with _opened(path) as archive:
         for info in archive.infolist():
             file = ImageFile(path, info.filename, (info.CRC, info.file_size))
-            windows = PureWindowsPath(file.name)
-            if windows.anchor or ".." in windows.parts:
+            if leads_out(file.name):
                 raise TaskSetError(
                     path, f"holds an entry that leads outside it ({info.filename!r})"
                 )

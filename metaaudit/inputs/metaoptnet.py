@@ -8,6 +8,7 @@ import numpy as np
 
 from metaaudit.config.tasks import MetaOptNetConfig
 from metaaudit.errors import TaskSetError
+from metaaudit.inputs.folders import searched
 from metaaudit.inputs.pickles import StoredArray, described, integers, read_pickle
 from metaaudit.inputs.source import ImageSource
 from metaaudit.inputs.stored_images import check_images, read_images
@@ -62,16 +63,11 @@ def metaoptnet_source(config: MetaOptNetConfig) -> ImageSource:
 def _files(root: Path) -> dict[str, Path]:
     """The file of each split."""
     families: dict[str, dict[str, Path]] = {}
-    try:
-        if not root.is_dir():
-            what = "is a file" if root.exists() else "does not exist"
-            raise TaskSetError(root, what, f"a folder with {_FILES}", "check tasks.root")
+    with searched(root, f"a folder with {_FILES}"):
         for family in _FAMILIES:
             paths = {split: root / f"{family}_{split}.pickle" for split in _SPLITS}
             found = {split: path for split, path in paths.items() if path.is_file()}
             families.update({family: found} if found else {})
-    except OSError as error:
-        raise TaskSetError(root, f"cannot be read ({error.strerror})") from None
     if not families:
         raise TaskSetError(root, "holds neither data set", _FILES, "check tasks.root")
     if len(families) > 1:

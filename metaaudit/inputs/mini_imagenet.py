@@ -6,6 +6,7 @@ from pathlib import Path
 
 from metaaudit.config.tasks import MiniImagenetConfig
 from metaaudit.errors import TaskSetError
+from metaaudit.inputs.folders import searched
 from metaaudit.inputs.pickles import StoredArray, described, integers, read_pickle
 from metaaudit.inputs.source import ImageSource
 from metaaudit.inputs.stored_images import check_images, read_images
@@ -53,10 +54,7 @@ def mini_imagenet_source(config: MiniImagenetConfig) -> ImageSource:
 def _files(root: Path) -> dict[str, Path]:
     """The file of each split."""
     files: dict[str, Path] = {}
-    try:
-        if not root.is_dir():
-            what = "is a file" if root.exists() else "does not exist"
-            raise TaskSetError(root, what, f"a folder with {_FILES}", "check tasks.root")
+    with searched(root, f"a folder with {_FILES}"):
         for split, names in _SPLITS.items():
             found = [root / f"mini-imagenet-cache-{name}.pkl" for name in names]
             found = [path for path in found if path.is_file()]
@@ -65,8 +63,6 @@ def _files(root: Path) -> dict[str, Path]:
                 raise TaskSetError(root, what, "one file a split", "remove one")
             if found:
                 files[split] = found[0]
-    except OSError as error:
-        raise TaskSetError(root, f"cannot be read ({error.strerror})") from None
     if not files:
         raise TaskSetError(root, "holds no mini-ImageNet", _FILES, "check tasks.root")
     return files

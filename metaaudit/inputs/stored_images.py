@@ -12,6 +12,7 @@ from metaaudit.config.tasks import ImageConfig
 from metaaudit.errors import TaskSetError
 from metaaudit.inputs.images import CHANNELS, MAX_PIXELS, resized
 from metaaudit.inputs.source import Pixels
+from metaaudit.inputs.task_set import Ints
 
 MAX_IMAGES = 1 << 24
 """A tiny file can claim any number."""
@@ -21,12 +22,16 @@ _MAX_GAP = 16
 """Images that are read along rather than skipped."""
 
 
-class StoredImages(Protocol):
-    """An array of images that is still in its file."""
+class Shaped(Protocol):
+    """An array of images."""
 
     @property
     def shape(self) -> tuple[int, ...]:
         """``[n, height, width]``, or that and three channels."""
+
+
+class StoredImages(Shaped, Protocol):
+    """An array of images that is still in its file."""
 
     def block(self, start: int, stop: int) -> npt.NDArray[Any]:
         """Some images, uint8.
@@ -75,15 +80,11 @@ def read_images(
         TaskSetError: A file cannot be read, or images differ in size and ``image.size`` does not
             say which to take.
     """
-    wanted: dict[str, list[tuple[int, int]]] = {}
-    for place, image_id in enumerate(ids):
-        name, _, row = image_id.rpartition("/")
-        wanted.setdefault(name, []).append((int(row), place))
-    shape = _shape([stores[name] for name in wanted], image)
+    wanted = rows_of(ids)
+    shape = common_shape([stores[name] for name in wanted], image)
     pixels = np.empty((len(ids), CHANNELS[image.colour], *shape), dtype=np.uint8)
-    for name, pairs in wanted.items():
+    for name, (rows, places) in wanted.items():
         where, store = stores[name]
-        rows, places = np.array(sorted(pairs)).T
         step = max(1, _BLOCK_BYTES // int(np.prod(store.shape[1:])))
         for low, high in _runs(rows.tolist(), step):
             first, last = int(rows[low]), int(rows[high - 1])
@@ -97,8 +98,26 @@ def read_images(
     return pixels
 
 
-def _shape(stores: Sequence[tuple[object, StoredImages]], image: ImageConfig) -> tuple[int, ...]:
-    """Height and width of all images."""
+def rows_of(ids: Sequence[str]) -> dict[str, tuple[Ints, Ints]]:
+    """By store, the rows of ids ``<name of a store>/<row in it>``, ascending, and their places."""
+    pairs: dict[str, list[tuple[int, int]]] = {}
+    for place, image_id in enumerate(ids):
+        name, _, row = image_id.rpartition("/")
+        pairs.setdefault(name, []).append((int(row), place))
+    found = {name: np.array(sorted(one), dtype=np.int64) for name, one in pairs.items()}
+    return {name: (one[:, 0], one[:, 1]) for name, one in found.items()}
+
+
+def common_shape(stores: Sequence[tuple[object, Shaped]], image: ImageConfig) -> tuple[int, ...]:
+    """Height and width of all images, once read.
+
+    Args:
+        stores: Where each of the arrays is, for messages, and the array.
+        image: Size of the result.
+
+    Raises:
+        TaskSetError: They differ, and ``image.size`` does not say which to take.
+    """
     if image.size is not None:
         return image.size, image.size
     first, store = stores[0]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from metaaudit.errors import TaskSetError
+from metaaudit.inputs.folders import searched
 
 SPLITS = ("train", "val", "test")
 
@@ -56,10 +57,7 @@ def found_layout(root: Path) -> Layout:
     Raises:
         TaskSetError: It is no such folder, files are missing, or it may be one as well as another.
     """
-    try:
-        if not root.is_dir():
-            what = "is a file" if root.exists() else "does not exist"
-            raise TaskSetError(root, what, _EXPECTED, "check tasks.root")
+    with searched(root, _EXPECTED):
         one, several = root / _HDF5, {s: root / f"{s}_data.hdf5" for s in SPLITS}
         several = {split: path for split, path in several.items() if path.is_file()}
         if one.is_file() and several:
@@ -77,8 +75,6 @@ def found_layout(root: Path) -> Layout:
         remedy = f"name its folder {' or '.join(likely)}" if likely else "check tasks.root"
         what = f"holds no {_HDF5} and no <split>_data.hdf5"
         raise TaskSetError(root, what, _EXPECTED, remedy)
-    except OSError as error:
-        raise TaskSetError(root, f"cannot be read ({error.strerror})") from None
 
 
 def read_labels(path: Path, depth: int) -> list[tuple[str, ...]]:

@@ -8,6 +8,7 @@ from collections import Counter
 import numpy as np
 import numpy.typing as npt
 
+from metaaudit.inputs.checkpoints.names import listed
 from metaaudit.inputs.task_set import SETS, Task, TaskSet
 
 SHOWN = 3
@@ -34,7 +35,7 @@ def data_warnings(train: TaskSet, evaluation: TaskSet) -> list[str]:
     classes = sorted(_class_names(train) & _class_names(evaluation))
     if classes:
         found.append(
-            f"{len(classes)} classes are in training and in evaluation tasks: {_first(classes)}"
+            f"{len(classes)} classes are in training and in evaluation tasks: {listed(classes)}"
         )
     for which, task_set, digests in (
         ("training", train, seen),
@@ -44,7 +45,7 @@ def data_warnings(train: TaskSet, evaluation: TaskSet) -> list[str]:
         if doubled:
             found.append(
                 f"{len(doubled)} {which} tasks have an input in both support and query: "
-                f"{_first(doubled)}"
+                f"{listed(doubled)}"
             )
     return found
 
@@ -101,8 +102,3 @@ def _digests(task_set: TaskSet) -> dict[int, bytes]:
 def _digest(values: npt.NDArray[np.floating]) -> bytes:
     # In one precision, and with 0 for -0, for files that hold the same inputs in another type.
     return hashlib.sha256((values.astype(np.float32) + 0.0).tobytes()).digest()
-
-
-def _first(names: list[str]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more

@@ -48,7 +48,7 @@ def _model_lines(problem: Problem, weights: Weights) -> list[str]:
     summary, *tensors = weights.mapping
     return [
         f"model: {sum(p.numel() for p in weights.params.values())} parameters in "
-        f"{len(weights.params)} tensors; {normalisation(problem)}",
+        f"{len(weights.params)} tensors; {_normalisation(problem)}",
         f"learner: {config.learner.name}{f' ({settings})' if settings else ''}",
         f"checkpoint: {config.checkpoint} (sha256 {weights.sha256[:12]})",
         f"mapping: {summary}",
@@ -56,7 +56,7 @@ def _model_lines(problem: Problem, weights: Weights) -> list[str]:
     ]
 
 
-def normalisation(problem: Problem) -> str:
+def _normalisation(problem: Problem) -> str:
     """Whether instances of a set are coupled through the statistics of a normalisation."""
     if problem.model.coupled:
         return "batch statistics, so that the instances of a set are coupled"

@@ -115,10 +115,9 @@ def fit_warnings(fit: Fit) -> list[str]:
 
 
 def _by_rate(problem: Problem, params: Params, learner: Learner, rate: float) -> dict[float, float]:
-    rates = {factor * rate if factor != 1.0 else rate for factor in FACTORS}
     return {
         one: _accuracy(problem, params, replace(learner, inner_lr=one))  # type: ignore[type-var]
-        for one in sorted(rates)
+        for one in (factor * rate for factor in FACTORS)
     }
 
 
