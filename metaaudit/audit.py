@@ -9,34 +9,20 @@ from typing import Any
 
 import numpy as np
 
-from metaaudit.bilevel import (
-    FORMS,
-    Adaptation,
-    Adjoint,
-    AdjointSolver,
-    CurvatureScale,
-    Implicit,
-    TaskGradients,
-    TotalHessian,
-    curvature_scale,
-)
 from metaaudit.cache import FactorCache, cache_folder
 from metaaudit.config import Config
 from metaaudit.console import Messages
-from metaaudit.influence import harmful_tasks, instance_influence, task_influence
-from metaaudit.loading import load_weights, prepare
-from metaaudit.manifest import (
-    evaluation,
-    inner,
-    inner_warnings,
-    measurements,
-    outer_stationarity,
-    provenance,
-    solver,
-)
+from metaaudit.curvature import Network
+from metaaudit.influence import bootstrap_interval, harmful_tasks, upper_outliers
+from metaaudit.inputs.contents import image_contents, task_content
+from metaaudit.labelnoise import LabelNoise, detect
+from metaaudit.loading import Problem, Weights, load_weights, prepare
+from metaaudit.manifest import measurements, provenance
+from metaaudit.measuring import Measured, averaged, influence_spread, measure
 from metaaudit.runs.atomic import check_new, new_folder
 from metaaudit.runs.scores import Scores, write_run
-from metaaudit.stages import Stages, check_finite
+from metaaudit.stages import Stages
+from metaaudit.task_facts import TaskFacts, item_rows, task_kinds
 
 
 def run(config: Config, folder: Path, messages: Messages) -> None:
@@ -52,11 +38,12 @@ def run(config: Config, folder: Path, messages: Messages) -> None:
     """
     with new_folder(folder) as temporary:
         audit = _prepared(config, messages)
-        scores, manifest = audit.score()
+        scores, evidence, manifest = audit.score()
+        problem = audit.problem
         with messages.stage("write"):
-            spent = measurements(messages.timings, audit.stages.problem.batching.device)
-            write_run(temporary, scores, audit.stages.problem.train, manifest | spent)
-    for line in audit.stages.cache.summary():
+            spent = measurements(messages.timings, problem.batching.device)
+            write_run(temporary, scores, problem.train, evidence, manifest | spent)
+    for line in audit.cache.summary():
         messages.say(line)
     for warning in manifest["warnings"]:
         messages.warn(warning)
@@ -66,8 +53,8 @@ def plan(config: Config, folder: Path, messages: Messages) -> list[tuple[str, st
     """What ``run`` would do, as ``(what, how)`` lines; loads everything and computes no score."""
     check_new(folder)
     audit = _prepared(config, messages)
-    stages, influence = audit.stages, config.influence
-    problem, weights = stages.problem, stages.weights
+    influence, problem, weights = config.influence, audit.problem, audit.weights[0]
+    stages = audit.stages(weights)
 
     def source(name: str, depends_on: Mapping[str, Any]) -> str:
         return "from the cache" if stages.cache.holds(name, depends_on) else "to compute"
@@ -77,6 +64,7 @@ def plan(config: Config, folder: Path, messages: Messages) -> list[tuple[str, st
     lines = [
         ("training tasks", f"{len(problem.train)}, {problem.train.n_instances} instances"),
         ("evaluation tasks", f"{len(problem.evaluation)}"),
+        ("checkpoints", f"{len(audit.weights)}"),
         ("meta-parameters", f"{n_params}"),
         ("device", f"{problem.batching.device}, {config.compute.dtype}"),
     ]
@@ -99,11 +87,14 @@ def plan(config: Config, folder: Path, messages: Messages) -> list[tuple[str, st
         lines.append(("self-influence", source("self-influence", key)))
     return [
         *lines,
-        ("cross-fitting", source("crossfit", stages.crossfit_key())),
+        *(
+            (f"{which} cross-fitting", source("crossfit", stages.crossfit_key(task_set)))
+            for which, task_set in sets.items()
+        ),
         ("solve", influence.method if influence.method == "dot" else solve),
         ("factor cache", str(stages.cache.folder)),
         ("run folder", str(folder)),
-        *(("warning", warning) for warning in weights.warnings),
+        *(("warning", warning) for one in audit.weights for warning in one.warnings),
     ]
 
 
@@ -112,96 +103,124 @@ class Audit:
     """One audit: what is computed from what.
 
     Attributes:
-        stages: What is computed once and reused.
+        problem: Tasks, model and learner.
+        weights: Of each checkpoint.
+        cache: Where what can be reused is kept.
+        messages: Told of progress.
+        network: The model's layers, where anything is by EK-FAC.
     """
 
-    stages: Stages
+    problem: Problem
+    weights: list[Weights]
+    cache: FactorCache
+    messages: Messages
+    network: Network | None
 
-    def score(self) -> tuple[Scores, dict[str, Any]]:
-        """Runs all stages; returns the scores and the manifest without its measurements."""
-        stages, problem = self.stages, self.stages.problem
-        config = problem.config
-        train = stages.training_adaptation()
-        gradients = stages.gradients("gradients", train)
-        if isinstance(train, Implicit):
-            train = train.with_gradients(stages.tensor(gradients.gradients))
-        held_out = stages.evaluation_adaptation()
-        targets = stages.gradients("evaluation gradients", held_out)
-        adjoint, scale = self._solve(train, gradients, targets)
-        by_task = task_influence(stages.tensor(gradients.gradients), adjoint.direction)
-        by_instance = self._instances(train, adjoint)
-        own = stages.self_influence(train) if config.influence.self_influence else None
-        noise = stages.label_noise()
-        influence_z, harmful = harmful_tasks(by_task.mean(axis=1), config.influence.fdr)
-        scores = Scores(
-            task_influence=by_task,
+    def stages(self, weights: Weights) -> Stages:
+        """The stages of a checkpoint."""
+        return Stages(self.problem, weights, self.cache, self.messages, self.network)
+
+    def score(self) -> tuple[Scores, dict[str, list[str]], dict[str, Any]]:
+        """Runs all stages.
+
+        Returns:
+            The scores, sentences on tasks by id, and the manifest without its measurements.
+        """
+        problem = self.problem
+        each = []
+        for weights in self.weights:
+            if len(self.weights) > 1:
+                self.messages.say(f"checkpoint {weights.path}")
+                load_weights(problem, weights.path)  # brings its buffers into the model
+            each.append(measure(self.stages(weights), self._target_ids()))
+        mean = averaged(each)
+        noise = detect(
+            problem.train,
+            mean.evidence,
+            problem.evaluation,
+            mean.trusted_evidence,
+            problem.config.mislabel,
+        )
+        images = image_contents(problem.train)
+        facts = TaskFacts.of(problem.train, problem.evaluation, images)
+        scores = self._scores(mean, influence_spread(each), noise, facts, images)
+        parts = zip(self.weights, each, strict=True)
+        manifest = {
+            **provenance(problem, self.cache),
+            "checkpoints": [
+                {"path": str(w.path), "sha256": w.sha256, **one.manifest["evaluation"]}
+                for w, one in parts
+            ],
+            **mean.manifest,
+            "label_noise": {
+                "right_share": noise.right_share,
+                "estimated_wrong_labels": float(noise.wrong.sum()),
+            },
+            "warnings": [*self.cache.warnings, *mean.warnings],
+        }
+        manifest["coverage"]["items"] = len(noise.items)
+        return scores, facts.sentences(problem.train), manifest
+
+    def _scores(
+        self,
+        mean: Measured,
+        spread: np.ndarray | None,
+        noise: LabelNoise,
+        facts: TaskFacts,
+        images: dict[int, str],
+    ) -> Scores:
+        config, train = self.problem.config, self.problem.train
+        harm = harmful_tasks(mean.task_influence, config.influence.fdr, config.influence.effect)
+        # Losses multiply rather than add up: their logarithms have two tails alike.
+        loss = np.log(np.maximum(mean.outer_loss, np.finfo(np.float32).tiny))
+        odd = upper_outliers(loss, config.mislabel.fdr, config.influence.effect)
+        return Scores(
+            task_influence=mean.task_influence,
             targets=self._target_ids(),
-            influence_z=influence_z,
-            harmful=harmful,
+            interval=bootstrap_interval(mean.task_influence),
+            influence_spread=spread,
+            influence_z=harm.z,
+            harmful_q=harm.q_value,
+            harmful=harm.flagged,
             label_noise=noise.label_noise,
-            outer_loss=gradients.outer_loss,
-            grad_norm=np.linalg.norm(gradients.gradients.astype(np.float64), axis=1),
-            instance_influence=by_instance,
-            self_influence=own,
-            loss=gradients.losses,
-            crossfit_loss=noise.loss,
+            noisy_q=noise.noisy_q,
+            contradiction=noise.contradiction,
+            contradictory_q=noise.contradictory_q,
+            outlier_z=odd.z,
+            outlier_q=odd.q_value,
+            duplicates=facts.duplicates,
+            kinds=task_kinds(noise, odd, facts.duplicates, config.mislabel.fdr),
+            alignment=mean.alignment,
+            outer_loss=mean.outer_loss,
+            grad_norm=mean.grad_norm,
+            contents=[task_content(task, images) for task in train.tasks],
+            instance_influence=mean.instance_influence,
+            self_influence=mean.self_influence,
+            loss=mean.loss,
+            signal=noise.signal,
+            margin=noise.margin,
             mislabel_score=noise.score,
+            wrong=noise.wrong,
+            q_value=noise.q_value,
             suggested_label=noise.suggested,
             mislabeled=noise.mislabeled,
+            trusted_score=noise.trusted_score,
+            items=item_rows(noise, mean.instance_influence, images),
+            item_wrong=np.array([item.wrong for item in noise.items]),
         )
-        warnings = [*stages.weights.warnings, *stages.cache.warnings]
-        unsolved = [
-            *(f"training tasks: {line}" for line in inner_warnings(config, train)),
-            *(f"evaluation tasks: {line}" for line in inner_warnings(config, held_out)),
-        ]
-        manifest = {
-            **provenance(problem, stages.weights, stages.cache),
-            "evaluation": evaluation(problem.evaluation, targets),
-            "outer_gradient": outer_stationarity(config, stages.weights.params, gradients),
-            "inner": inner(config, train),
-            "solver": solver(config, adjoint, scale, self._target_ids()),
-            "warnings": [*warnings, *unsolved, *adjoint.warnings],
-        }
-        return scores, manifest
-
-    def _solve(
-        self, train: Adaptation, gradients: TaskGradients, targets: TaskGradients
-    ) -> tuple[Adjoint, CurvatureScale | None]:
-        stages, config = self.stages, self.stages.problem.config
-        influence = config.influence
-        rhs = stages.tensor(targets.gradients).double()
-        if influence.targets == "mean":
-            rhs = rhs.mean(dim=0, keepdim=True)
-        own = stages.tensor(gradients.gradients)
-        ekfac = stages.outer_ekfac(train, own) if influence.outer_ekfac else None
-        exact = hessian = TotalHessian(train)
-        with stages.messages.stage("solve"):
-            if influence.curvature in FORMS and influence.method != "dot":
-                hessian = TotalHessian.of(train, influence.curvature)
-            solver = AdjointSolver(influence, hessian, own, config.training.weight_decay, ekfac)
-            adjoint = solver.solve(rhs)
-            if adjoint.solution is None or influence.curvature in ("exact", "jacobian"):
-                return adjoint, None
-            return adjoint, curvature_scale(exact, solver.approximation, adjoint.mean_direction)
-
-    def _instances(self, train: Adaptation, adjoint: Adjoint) -> np.ndarray:
-        task_set = train.task_set
-        with self.stages.messages.stage("instance influence", len(task_set)) as advance:
-            found = instance_influence(train, adjoint.mean_direction, advance)
-        check_finite("instance influence", task_set, found)
-        return found
 
     def _target_ids(self) -> list[str]:
-        problem = self.stages.problem
-        each = problem.config.influence.targets == "each"
-        return problem.evaluation.task_ids if each else ["mean"]
+        each = self.problem.config.influence.targets == "each"
+        return self.problem.evaluation.task_ids if each else ["mean"]
 
 
 def _prepared(config: Config, messages: Messages) -> Audit:
     """An audit with everything loaded and nothing computed."""
     with messages.stage("load"):
         problem = prepare(config)
-        weights = load_weights(problem)
-        network = problem.layers() if config.influence.uses_ekfac else None
+        weights = [load_weights(problem, path) for path in config.checkpoints]
+        mislabel = config.mislabel
+        by_ekfac = config.influence.uses_ekfac or mislabel.signal == "self-influence"
+        network = problem.layers() if by_ekfac else None
     cache = FactorCache(cache_folder(), say=messages.say)
-    return Audit(Stages(problem, weights, cache, messages, network))
+    return Audit(problem, weights, cache, messages, network)

@@ -2,68 +2,28 @@
 
 from __future__ import annotations
 
-import errno
 import sys
-import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal, Optional
 
 import typer
-from rich.markup import escape
-from typer.core import TyperGroup
 
 from metaaudit import __version__
+from metaaudit.baseline_app import app as baseline_app
+from metaaudit.baseline_app import suppress
 from metaaudit.cache_app import app as cache_app
 from metaaudit.console import Messages, results
-from metaaudit.errors import MetaauditError, RunError, is_interrupt
-
-INTERRUPTED = 130
-INCOMPLETE = 3
-
-
-@contextmanager
-def exit_codes() -> Iterator[None]:
-    """Turns every error into one line on stderr and its exit code."""
-    messages = Messages()
-    try:
-        yield
-    except MetaauditError as error:
-        messages.console.print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True)
-        raise typer.Exit(error.exit_code) from None
-    except (KeyboardInterrupt, Exception) as error:
-        if is_interrupt(error):
-            messages.say("interrupted")
-            raise typer.Exit(INTERRUPTED) from None
-        if _is_out_of_memory(error):
-            messages.say(
-                "error: out of memory; lower compute.task_batch (--set compute.task_batch=1)"
-            )
-        elif isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            messages.say(f"error: no space left on the disk of {error.filename or 'the output'}")
-        elif type(error).__module__.startswith(("typer", "click")):
-            raise
-        else:
-            traceback.print_exc()
-            messages.say("error: this is a bug in metaaudit; please report the lines above")
-        raise typer.Exit(INCOMPLETE) from None
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    """Whether Python, the GPU or PyTorch's allocator of CPU memory has none left."""
-    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-    return named or (isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error))
-
-
-class Group(TyperGroup):
-    """A group whose commands end with the exit codes of ``errors.py``."""
-
-    def invoke(self, ctx: Any) -> Any:
-        """Runs the command."""
-        with exit_codes():
-            return super().invoke(ctx)
-
+from metaaudit.errors import UsageError
+from metaaudit.exit_codes import Group
+from metaaudit.report_app import (
+    BaselineOption,
+    FailOnOption,
+    SuppressionsOption,
+    conclude,
+    explain,
+    judged,
+    report,
+)
 
 app = typer.Typer(
     cls=Group,
@@ -73,8 +33,20 @@ app = typer.Typer(
     help="Find the tasks that harm a few-shot learner and the instances that are mislabeled.",
 )
 
+app.add_typer(baseline_app, name="baseline")
 app.add_typer(cache_app, name="cache")
 
+PruneBy = Literal[
+    "influence",
+    "label_noise",
+    "mislabel_score",
+    "harmful",
+    "mislabeled",
+    "noisy",
+    "contradictory",
+    "duplicate",
+    "outlier",
+]
 ConfigArgument = Annotated[Path, typer.Argument(metavar="CONFIG", help="Configuration (YAML).")]
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Folder that `score` wrote.")]
 SetOption = Annotated[
@@ -136,7 +108,9 @@ def init(
 
 @app.command()
 def validate(
-    config: ConfigArgument,
+    configs: Annotated[
+        list[Path], typer.Argument(metavar="CONFIG...", help="Configurations (YAML).")
+    ],
     contact_sheet: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(metavar="PNG", help="Write a picture of a few tasks, as the model sees them."),
@@ -145,11 +119,16 @@ def validate(
     device: DeviceOption = None,
 ) -> None:
     """Load everything that a configuration names, try the adaptation, and say what was found."""
-    loaded = _config(config, overrides, device)
-    from metaaudit import validation
+    if contact_sheet and len(configs) > 1:
+        raise UsageError("--contact-sheet", "is one file", "one configuration")
+    for path in configs:
+        loaded = _config(path, overrides, device)
+        from metaaudit import validation
 
-    for line in validation.validate(loaded, contact_sheet):
-        results().print(line, markup=False, soft_wrap=True)
+        if len(configs) > 1:
+            results().print(f"{path}:", markup=False, soft_wrap=True)
+        for line in validation.validate(loaded, contact_sheet):
+            results().print(line, markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -184,11 +163,19 @@ def score(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Load everything and tell what would run.")
     ] = False,
+    fail_on: FailOnOption = None,
+    baseline: BaselineOption = None,
+    suppressions: SuppressionsOption = None,
     overrides: SetOption = None,
     device: DeviceOption = None,
 ) -> None:
-    """Score every training task and instance."""
+    """Score every training task and instance; exit 1 if a gate fails."""
     loaded = _config(config, overrides, device)
+    from metaaudit.gates import Allowed, chosen_gate, rule_gates
+
+    gate = chosen_gate(loaded.gate, fail_on or (), baseline, suppressions)
+    if rule_gates(gate):
+        Allowed.read(gate)  # a file that is missing is told before the work
     from metaaudit import audit
 
     messages = Messages()
@@ -197,72 +184,82 @@ def score(
             results().print(f"{what}: {how}", markup=False, soft_wrap=True)
         return
     audit.run(loaded, run, messages)
-    _show(run)
+    from metaaudit.reports import print_tables
+    from metaaudit.runs.saved import SavedRun
 
-
-@app.command()
-def report(
-    run: RunArgument,
-    formats: Annotated[
-        Optional[list[str]],  # noqa: UP045
-        typer.Option("-f", "--format", metavar="FORMAT=FILE", help="html, md, json or csv."),
-    ] = None,
-) -> None:
-    """Render saved scores; without a format, as tables on the terminal."""
-    from metaaudit.reports import parse_format, render
-    from metaaudit.runs.atomic import is_stream, write_text
-    from metaaudit.runs.saved import SavedRun, check_output
-
-    wanted = [parse_format(text) for text in formats or []]
-    for _, path in wanted:
-        check_output(run, path)
     saved = SavedRun.open(run)
-    texts = [(path, render(saved, fmt)) for fmt, path in wanted]
-    for path, text in texts:
-        write_text(path, text)
-        if not is_stream(path):  # which may be where this would be printed
-            results().print(str(path), markup=False, soft_wrap=True)
-    if not wanted:
-        _show(run)
+    print_tables(saved, results())
+    conclude(judged(saved, gate))
+
+
+app.command()(report)
 
 
 @app.command()
 def prune(
     run: RunArgument,
-    drop: Annotated[Literal["tasks", "instances"], typer.Option(help="What goes.")],
+    drop: Annotated[
+        Optional[Literal["tasks", "instances"]],  # noqa: UP045
+        typer.Option(help="What goes."),
+    ] = None,
+    relabel: Annotated[
+        bool, typer.Option("--relabel", help="Give mislabeled instances the suggested labels.")
+    ] = False,
     by: Annotated[
-        Literal["influence", "label_noise", "mislabel_score"], typer.Option(help="What decides.")
-    ],
-    max_fraction: Annotated[float, typer.Option(help="At most this share goes, worst first.")],
+        Optional[PruneBy],  # noqa: UP045
+        typer.Option(help="What decides: a score or a rule."),
+    ] = None,
+    max_fraction: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(help="At most this share of all tasks or instances, worst first."),
+    ] = None,
+    min_per_class: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Support instances of every class that each task keeps; 1 by default."),
+    ] = None,
     plan: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(metavar="FILE", help="Where the plan is written; RUN/prune.json by default."),
     ] = None,
+    from_plan: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(metavar="FILE", help="Use this plan, perhaps edited, and make none."),
+    ] = None,
     apply: Annotated[
-        bool, typer.Option("--apply", help="Write the pruned tasks to --out.")
+        bool, typer.Option("--apply", help="Write the changed tasks to --out.")
     ] = False,
     out: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(metavar="NEW", help="New .npz or .h5 file of episodes."),
     ] = None,
+    edit_checkpoint: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(
+            metavar="NEW", help="New .safetensors file, by influence, without what is dropped."
+        ),
+    ] = None,
 ) -> None:
-    """Plan what to drop and why; with --apply, write a pruned copy of the training tasks."""
-    from metaaudit.prune import run_prune
+    """Plan what to drop or relabel and why; with --apply, write a changed copy of the tasks."""
+    from metaaudit.prune import PruneRequest, run_prune
 
-    if apply and out is None:
-        raise RunError("--apply", "does not say where to", "--out NEW, a new .npz or .h5 file")
-    if out is not None and not apply:
-        raise RunError("--out", "is not written without --apply", remedy="add --apply")
-    lines = run_prune(run, drop, by, max_fraction, plan or run / "prune.json", out)
-    for line in lines:
+    request = PruneRequest(
+        drop=drop,
+        relabel=relabel,
+        by=by,
+        max_fraction=max_fraction,
+        min_per_class=min_per_class,
+        plan=plan,
+        from_plan=from_plan,
+        apply=apply,
+        out=out,
+        edited=edit_checkpoint,
+    )
+    for line in run_prune(run, request, Messages()):
         results().print(line, markup=False, soft_wrap=True)
 
 
-def _show(run: Path) -> None:
-    from metaaudit.reports import print_tables
-    from metaaudit.runs.saved import SavedRun
-
-    print_tables(SavedRun.open(run), results())
+app.command()(suppress)
+app.command()(explain)
 
 
 def main() -> None:

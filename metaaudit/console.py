@@ -56,7 +56,8 @@ class Messages:
         shown = self._bar if self.console.is_terminal else self._lines
         with shown(name, total) as advance:
             yield advance
-        self.timings[name] = time.perf_counter() - started
+        spent = time.perf_counter() - started
+        self.timings[name] = self.timings.get(name, 0.0) + spent
 
     @contextmanager
     def _bar(self, name: str, total: int | None) -> Iterator[Advance]:

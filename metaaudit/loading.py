@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import torch
 
@@ -20,7 +21,7 @@ from metaaudit.bilevel import (
 )
 from metaaudit.config import Config
 from metaaudit.config.influence import InfluenceConfig, InnerConfig
-from metaaudit.config.learner import FIELD_LEARNERS, ImamlConfig, MamlConfig
+from metaaudit.config.learner import FIELD_LEARNERS, ImamlConfig, LearnerConfig, MamlConfig
 from metaaudit.curvature import Network
 from metaaudit.errors import ConfigError, TaskSetError
 from metaaudit.inputs.checkpoints import Target, fit_weights, read_checkpoint
@@ -71,6 +72,21 @@ class Problem:
         assert isinstance(learner, MamlConfig)  # the schema sees to it
         return 1 / (learner.inner_lr * learner.steps)
 
+    @property
+    def steps(self) -> int:
+        """Inner steps of the learner; 0 where it has none."""
+        return int(getattr(self.config.learner, "steps", 0))
+
+    def with_steps(self, steps: int | None) -> Objective:
+        """The objective with another number of inner steps, for a learner that takes steps."""
+        if steps is None or steps == self.steps:
+            return self.objective
+        return build_objective(
+            self.model,
+            self.config.learner.model_copy(update={"steps": steps}),
+            self.train.pool.input_shape,
+        )
+
     def unrolled(self, params: Params, task_set: TaskSet) -> Adaptation:
         """Tasks at some meta-parameters, differentiated through the learner's own steps."""
         return Unrolled(self.objective, params, task_set, self.batching)
@@ -120,12 +136,14 @@ class Weights:
     """Meta-parameters as read from a checkpoint.
 
     Attributes:
+        path: The file.
         params: The weights, on the device and in the precision of the problem.
         sha256: Of the file.
         mapping: Lines that say which tensor of the file is which parameter, a summary first.
         warnings: One line for each way in which the checkpoint disagrees with the configuration.
     """
 
+    path: Path
     params: Params
     sha256: str
     mapping: tuple[str, ...]
@@ -159,32 +177,42 @@ def prepare(config: Config) -> Problem:
         ways=max(train.ways, evaluation.ways),
         seed=config.training.seed,
     ).to(device, dtype)
-    learner = build_learner(config.learner, model, train.pool.input_shape)
-    objective = Objective(model, learner)
+    objective = build_objective(model, config.learner, train.pool.input_shape)
     batching = Batching(config.compute.task_batch, device, dtype)
     return Problem(config, train, evaluation, model, objective, batching)
 
 
-def load_weights(problem: Problem) -> Weights:
-    """Reads the configured checkpoint into meta-parameters, and buffers into the model.
+def build_objective(model: Model, learner: LearnerConfig, shape: tuple[int, ...]) -> Objective:
+    """The bilevel objective of a network and a learner, for inputs of a shape."""
+    return Objective(model, build_learner(learner, model, shape))
+
+
+def load_weights(problem: Problem, path: Path | None = None) -> Weights:
+    """Reads a checkpoint into meta-parameters, and its buffers into the model.
+
+    Args:
+        problem: What it is to fit.
+        path: One of the configured checkpoints; the first one by default.
 
     Raises:
         CheckpointError: It cannot be read, or its tensors do not fit the model.
         ConfigError: ``rename`` names what is not there.
     """
     config = problem.config
-    checkpoint = read_checkpoint(config.checkpoint)
+    path = path or config.checkpoints[0]
+    checkpoint = read_checkpoint(path)
     fitted = fit_weights(
         checkpoint.weights,
         _target(problem),
-        config.checkpoint,
+        path,
         rename=config.rename,
-        ordered=config.checkpoint.suffix != ".safetensors",  # which sorts tensors by name
+        ordered=path.suffix != ".safetensors",  # which sorts tensors by name
     )
     buffers = dict(problem.model.module.named_buffers())
     for name, values in fitted.buffers.items():
         buffers[name].copy_(values)
     return Weights(
+        path=path,
         params={name: p.to(problem.template[name]) for name, p in fitted.params.items()},
         sha256=checkpoint.sha256,
         mapping=fitted.mapping,

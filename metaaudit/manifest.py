@@ -27,14 +27,14 @@ from metaaudit.cache import FactorCache
 from metaaudit.config.learner import ImamlConfig
 from metaaudit.config.schema import Config
 from metaaudit.inputs.task_set import TaskSet
-from metaaudit.loading import Problem, Weights
+from metaaudit.loading import Problem
 from metaaudit.models import Layout, Params
 from metaaudit.runs.saved import SCHEMA_VERSION
 
 PACKAGES = ("torch", "numpy", "h5py", "safetensors", "pydantic")
 
 
-def provenance(problem: Problem, weights: Weights, cache: FactorCache) -> dict[str, Any]:
+def provenance(problem: Problem, cache: FactorCache) -> dict[str, Any]:
     """Inputs, settings, versions and what the cache gave."""
     config = problem.config
     return {
@@ -42,7 +42,6 @@ def provenance(problem: Problem, weights: Weights, cache: FactorCache) -> dict[s
         "metaaudit_version": __version__,
         "config": config.model_dump(mode="json"),
         "seeds": {"training": config.training.seed, "mislabel": config.mislabel.seed},
-        "checkpoint": {"path": str(config.checkpoint), "sha256": weights.sha256},
         "data": {
             "train": _data(config, problem.train),
             "eval": _data(config, problem.evaluation),

@@ -1,6 +1,8 @@
-"""Statistics that a few extreme values do not move."""
+"""Statistics that a few extreme values do not move, and q-values."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -20,3 +22,33 @@ def robust_z(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     spread = MAD_TO_SIGMA * np.median(np.abs(centred))
     z: npt.NDArray[np.float64] = centred / spread if spread > 0 else np.zeros_like(centred)
     return z
+
+
+def q_values(p_values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """The smallest false-discovery rate at which each would be rejected.
+
+    Benjamini and Hochberg (1995).
+    """
+    n = len(p_values)
+    order = np.argsort(p_values, kind="stable")
+    rates = p_values[order] * n / np.arange(1, n + 1)
+    q: npt.NDArray[np.float64] = np.empty(n)
+    q[order] = np.minimum(np.minimum.accumulate(rates[::-1])[::-1], 1.0)
+    return q
+
+
+def running_rates(errors: npt.NDArray[np.float64], order: Sequence[int]) -> npt.NDArray[np.float64]:
+    """Expected share of errors among the first ones, up to each, at its own place.
+
+    Args:
+        errors: ``[n]`` probability that flagging each would be wrong.
+        order: The ``n`` positions, those flagged first in front.
+
+    Returns:
+        ``[n]`` Bayesian false-discovery rates (Efron, 2008), which never fall along the order.
+    """
+    ordered = np.asarray(order, dtype=np.int64)
+    means = np.cumsum(errors[ordered]) / np.arange(1, len(errors) + 1)
+    rates: npt.NDArray[np.float64] = np.empty(len(errors))
+    rates[ordered] = np.minimum.accumulate(means[::-1])[::-1]
+    return rates

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,15 @@ from metaaudit.curvature import Bases, Factors, Network, code_hash, fisher_terms
 from metaaudit.errors import IncompleteError
 from metaaudit.influence import self_influence
 from metaaudit.inputs.task_set import TaskSet
-from metaaudit.labelnoise import LabelNoise, cross_fit, label_noise
+from metaaudit.labelnoise import (
+    Evidence,
+    Probabilities,
+    adapted_fit,
+    best_steps,
+    cross_fit,
+    leave_one_out_fit,
+    own_influence,
+)
 from metaaudit.loading import Problem, Weights
 
 Key = dict[str, Any]
@@ -112,19 +121,61 @@ class Stages:
             "self_influence"
         ]
 
-    def label_noise(self) -> LabelNoise:
-        """Cross-fitted label noise of the training tasks."""
+    def label_evidence(self, task_set: TaskSet, adaptation: Adaptation) -> Evidence:
+        """What the learner says of every label of a task set."""
+        signal = self.problem.config.mislabel.signal
+        left_out, other = None, None
+        if signal in ("leave-one-out", "combined"):
+            left_out = self._fit("leave-one-out", leave_one_out_fit, task_set)
+        if signal == "self-influence":
+            other = self.self_influence(adaptation)
+        if signal == "own-influence":
+            other = self._fit("own influence", own_influence, task_set)[:, 0]
+        adapted = self._fit("adapted fit", adapted_fit, task_set)
+        return Evidence(self.cross_fit(task_set), adapted, left_out, other)
+
+    def cross_fit(self, task_set: TaskSet) -> Probabilities:
+        """Out-of-fold log-probabilities of every instance."""
         problem, config = self.problem, self.problem.config.mislabel
+        objective = problem.with_steps(self.crossfit_steps)
 
         def compute(advance: Advance) -> Arrays:
-            parts = (problem.objective, self.weights.params, problem.train, problem.batching)
+            parts = (objective, self.weights.params, task_set, problem.batching)
             found = cross_fit(*parts, config, advance)
-            check_finite("cross-fitting", problem.train, found.sum(axis=1))
+            check_finite("cross-fitting", task_set, found.sum(axis=1))
             return {"log_probabilities": found}
 
-        total = len(problem.train) * config.repeats
-        arrays = self._cached("crossfit", "cross-fitting", self.crossfit_key(), compute, total)
-        return label_noise(arrays["log_probabilities"], problem.train)
+        which = "" if task_set is problem.train else " of evaluation tasks"
+        total = len(task_set) * config.repeats
+        key = self.crossfit_key(task_set)
+        stage = f"cross-fitting{which}"
+        return self._cached("crossfit", stage, key, compute, total)["log_probabilities"]
+
+    @cached_property
+    def crossfit_steps(self) -> int | None:
+        """Inner steps of cross-fitting; ``None`` for a learner without any."""
+        problem, steps = self.problem, self.problem.config.mislabel.steps
+        if not problem.steps:
+            return None
+        if steps == "auto":
+            with self.messages.stage("choice of steps"):
+                return best_steps(
+                    problem.with_steps, problem.steps, self.weights.params, problem.train,
+                    problem.batching, problem.config.mislabel,
+                )  # fmt: skip
+        return problem.steps if steps == "learner" else steps
+
+    def _fit(
+        self, stage: str, fit: Callable[..., Probabilities], task_set: TaskSet
+    ) -> Probabilities:
+        """A fit that takes too little time to be worth keeping."""
+        which = "" if task_set is self.problem.train else " of evaluation tasks"
+        problem = self.problem
+        with self.messages.stage(f"{stage}{which}", len(task_set)) as advance:
+            parts = (problem.objective, self.weights.params, task_set, problem.batching)
+            found = fit(*parts, advance)
+        check_finite(stage, task_set, found.sum(axis=1))
+        return found
 
     def base_key(self, task_set: TaskSet) -> Key:
         """All that adaptation to a task set depends on."""
@@ -171,10 +222,11 @@ class Stages:
         fisher = self.problem.config.influence.fisher
         return {**self.base_key(self.problem.train), "fisher": fisher}
 
-    def crossfit_key(self) -> Key:
-        """All that the cross-fitted probabilities depend on."""
-        settings = self.problem.config.mislabel.model_dump(mode="json")
-        return {**self.base_key(self.problem.train), "mislabel": settings}
+    def crossfit_key(self, task_set: TaskSet) -> Key:
+        """All that the cross-fitted probabilities of a task set depend on."""
+        config = self.problem.config.mislabel
+        settings = [config.folds, config.repeats, config.seed, self.crossfit_steps]
+        return {**self.base_key(task_set), "crossfit": settings}
 
     def tensor(self, array: np.ndarray) -> torch.Tensor:
         """An array on the device."""

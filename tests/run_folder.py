@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,19 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from metaaudit.findings import (
+    RULES,
+    Counts,
+    Finding,
+    Findings,
+    Place,
+    Thresholds,
+    fingerprint,
+)
 from metaaudit.inputs.task_set import SETS
 from metaaudit.runs.atomic import write_json, write_text
 from metaaudit.runs.saved import SIGN, SavedRun
-from metaaudit.runs.tables import InstanceRow, TaskRow, csv_text
+from metaaudit.runs.tables import InstanceRow, ItemRow, TaskRow, csv_text
 
 WAYS, SHOTS, QUERIES, EVAL_TASKS = 2, 2, 2, 5
 RESIDUAL_HISTORIES = (
@@ -22,19 +32,42 @@ RESIDUAL_HISTORIES = (
 )
 
 
+def content(name: str) -> str:
+    """A content hash, here of the name."""
+    return hashlib.sha256(name.encode()).hexdigest()
+
+
 def task_rows(n_tasks: int = 8, harmful: int = 2) -> list[TaskRow]:
-    """Tasks ``task-0`` to ``task-<n-1>`` by falling influence, the first ``harmful`` flagged."""
+    """Tasks ``task-0`` to ``task-<n-1>`` by falling influence, the first ``harmful`` flagged.
+
+    The harmful ones are noisy too; ``task-2`` and ``task-3`` repeat each other, ``task-4`` is
+    contradictory and ``task-5`` an outlier, where there are so many.
+    """
     half = n_tasks // 2
+    kinds = {2: "duplicate", 3: "duplicate", 4: "contradictory", 5: "outlier"}
     return [
         TaskRow(
             rank=row + 1,
             task_id=f"task-{row}",
             influence=(half - row + (20 if row < harmful else 0)) / 1000,
+            influence_low=(half - row + (15 if row < harmful else -2)) / 1000,
+            influence_high=(half - row + (25 if row < harmful else 2)) / 1000,
+            influence_spread=None,
             influence_z=(half - row) / 2 + (10 if row < harmful else 0),
+            harmful_q=0.01 if row < harmful else min(1.0, 0.2 + row / 10),
             harmful=row < harmful,
             label_noise=0.25 if row < harmful else 0.0,
+            noisy_q=0.01 if row < harmful else 1.0,
+            contradiction=30.0 if row == 4 else 0.0,
+            contradictory_q=0.001 if row == 4 else 1.0,
+            outlier_z=9.0 if row == 5 else 0.5,
+            outlier_q=0.001 if row == 5 else 1.0,
+            duplicates=int(row in (2, 3)),
+            kinds="noisy" if row < harmful else kinds.get(row, ""),
+            alignment=0.1 - row / 100,
             outer_loss=1.5 - row / 10,
             grad_norm=2.0 + row / 10,
+            content=content(f"task-{row}"),
         )
         for row in range(n_tasks)
     ]
@@ -53,6 +86,7 @@ def instance_rows(tasks: list[TaskRow], mislabeled: int = 2) -> list[InstanceRow
             label=index % WAYS,
             suggested_label=(index + (number < mislabeled and index == 0)) % WAYS,
             mislabel_score=0.99 - number / 100 if flagged else 0.1 + index / 100,
+            q_value=0.01 + number / 1000 if flagged else 1.0,
             mislabeled=flagged,
             influence=(index - 1.5 + number / 10) / 10_000,
             loss=2.5 if flagged else 0.3,
@@ -66,6 +100,26 @@ def instance_rows(tasks: list[TaskRow], mislabeled: int = 2) -> list[InstanceRow
     return [dataclasses.replace(row, rank=rank) for rank, row in enumerate(rows, start=1)]
 
 
+def item_rows(instances: list[InstanceRow]) -> list[ItemRow]:
+    """One item for every instance: each occurs once."""
+    return [
+        ItemRow(
+            rank=row.rank,
+            instance_id=row.instance_id,
+            label=str(row.label),
+            suggested_label=str(row.suggested_label),
+            occurrences=1,
+            flagged=int(row.mislabeled),
+            mislabel_score=row.mislabel_score,
+            q_value=row.q_value,
+            mislabeled=row.mislabeled,
+            influence=row.influence,
+            content=content(row.instance_id),
+        )
+        for row in instances
+    ]
+
+
 def write_run(
     path: Path,
     tasks: list[TaskRow] | None = None,
@@ -74,6 +128,7 @@ def write_run(
     warnings: tuple[str, ...] = (),
     residual_histories: tuple[tuple[float, ...], ...] = RESIDUAL_HISTORIES,
     thumbnails: dict[tuple[int, int, int], npt.NDArray[np.uint8]] | None = None,
+    gate: dict[str, Any] | None = None,
 ) -> SavedRun:
     """Writes a run folder and reads it back.
 
@@ -86,6 +141,7 @@ def write_run(
             solver.
         thumbnails: By ``(task, 0 for support or 1 for query, index)``; every instance of the
             first two tasks by default, and no group at all for an empty dictionary.
+        gate: The section ``gate`` of the manifest's configuration; absent by default.
     """
     tasks = task_rows() if tasks is None else tasks
     instances = instance_rows(tasks) if instances is None else instances
@@ -94,10 +150,13 @@ def write_run(
         thumbnails = {key: noise[key] for key in np.ndindex(2, 2, 4)}
     write_text(path / "tasks.csv", csv_text(TaskRow, tasks))
     write_text(path / "instances.csv", csv_text(InstanceRow, instances))
-    write_json(path / "findings.json", _findings(tasks, instances, warnings))
-    write_json(
-        path / "manifest.json", _manifest(len(tasks), len(instances), warnings, residual_histories)
-    )
+    write_text(path / "items.csv", csv_text(ItemRow, item_rows(instances)))
+    findings = findings_of(tasks, instances, warnings)
+    write_json(path / "findings.json", findings.model_dump(mode="json"))
+    manifest = _manifest(len(tasks), len(instances), warnings, residual_histories)
+    if gate is not None:
+        manifest["config"]["gate"] = gate
+    write_json(path / "manifest.json", manifest)
     _write_scores(path / "scores.h5", tasks, thumbnails)
     return SavedRun.open(path)
 
@@ -111,6 +170,7 @@ def _write_scores(
     with h5py.File(path, "w") as file:
         file["task_ids"] = np.array([task.task_id.encode() for task in tasks])
         file["eval_ids"] = np.array([f"eval-{row}".encode() for row in range(EVAL_TASKS)])
+        file["evaluation/mislabel_score"] = np.linspace(0.0, 0.6, 40)
         file["task_influence"] = np.array([task.influence + spread for task in tasks])
         if thumbnails:
             group = file.create_group("thumbnails")
@@ -119,44 +179,75 @@ def _write_scores(
                 group[name] = np.array([key[column] for key in thumbnails])
 
 
-def _findings(
-    tasks: list[TaskRow], instances: list[InstanceRow], warnings: tuple[str, ...]
-) -> dict[str, Any]:
-    harmful = [task for task in tasks if task.harmful]
-    mislabeled = [row for row in instances if row.mislabeled]
-    return {
-        "schema_version": 1,
-        "sign": SIGN,
-        "counts": {
-            "tasks": len(tasks),
-            "harmful_tasks": len(harmful),
-            "instances": len(instances),
-            "mislabeled_instances": len(mislabeled),
-        },
-        "harmful_tasks": [
-            _pick(task, "rank", "task_id", "influence", "influence_z", "label_noise")
-            for task in harmful
+def findings_of(
+    tasks: list[TaskRow], instances: list[InstanceRow], warnings: tuple[str, ...] = ()
+) -> Findings:
+    """The findings of the rows; one unflagged task is borderline as ``harmful``."""
+    flags = {
+        "harmful": [(row, row.harmful_q, row.influence_z) for row in tasks if row.harmful_q < 0.25],
+        "noisy": [(row, row.noisy_q, row.label_noise) for row in tasks if "noisy" in row.kinds],
+        "contradictory": [
+            (row, row.contradictory_q, row.contradiction)
+            for row in tasks
+            if "contradictory" in row.kinds
         ],
-        "mislabeled_instances": [
-            _pick(
-                row,
-                "rank",
-                "task_id",
-                "set",
-                "index",
-                "instance_id",
-                "label",
-                "suggested_label",
-                "mislabel_score",
-            )
-            for row in mislabeled
+        "duplicate": [
+            (row, None, float(row.duplicates)) for row in tasks if "duplicate" in row.kinds
         ],
-        "warnings": list(warnings),
+        "outlier": [
+            (row, row.outlier_q, row.outlier_z) for row in tasks if "outlier" in row.kinds
+        ],
     }
-
-
-def _pick(row: TaskRow | InstanceRow, *names: str) -> dict[str, Any]:
-    return {name: getattr(row, name) for name in names}
+    found = [
+        Finding(
+            rule=rule,
+            fingerprint=fingerprint(rule, row.content),
+            subject=row.task_id,
+            flagged=row.harmful if rule == "harmful" else True,
+            q_value=q_value,
+            score=score,
+            message=f"{row.task_id} is {rule}",
+            evidence=("query loss after adaptation 1.5, median 1.2",),
+        )
+        for rule in RULES
+        if rule != "mislabeled"
+        for row, q_value, score in flags[rule]
+    ]
+    found += [
+        Finding(
+            rule="mislabeled",
+            fingerprint=fingerprint("mislabeled", content(row.instance_id)),
+            subject=row.instance_id,
+            flagged=True,
+            q_value=row.q_value,
+            score=row.mislabel_score,
+            message=f"{row.instance_id} is labelled {row.label}, probably {row.suggested_label}",
+            label=str(row.label),
+            suggested_label=str(row.suggested_label),
+            places=(Place(task_id=row.task_id, set=row.set, index=row.index),),
+        )
+        for row in instances
+        if row.mislabeled
+    ]
+    flagged = [row for row in instances if row.mislabeled]
+    return Findings(
+        sign=SIGN,
+        counts=Counts(
+            tasks=len(tasks),
+            instances=len(instances),
+            items=len(instances),
+            eval_tasks=EVAL_TASKS,
+            mislabeled_instances=len(flagged),
+            flagged={rule: sum(f.rule == rule and f.flagged for f in found) for rule in RULES},
+        ),
+        thresholds=Thresholds(
+            influence_z=min((row.influence_z for row in tasks if row.harmful), default=None),
+            mislabel_score=min((row.mislabel_score for row in flagged), default=None),
+        ),
+        estimated_wrong_labels=1.5 * len(flagged),
+        findings=tuple(sorted(found, key=lambda one: RULES.index(one.rule))),
+        warnings=warnings,
+    )
 
 
 def _manifest(
@@ -172,7 +263,7 @@ def _manifest(
         "sha256": "d" * 64,
     }
     return {
-        "schema_version": 1,
+        "schema_version": 2,
         "metaaudit_version": "0.1.0",
         "config": {
             "model": {"name": "conv4", "hidden": 32, "ways": WAYS},
@@ -180,7 +271,7 @@ def _manifest(
             "influence": {"method": "task-if", "curvature": "task-fisher", "damping": "auto"},
         },
         "seeds": {"train": 0, "eval": 1, "folds": 0},
-        "checkpoint": {"path": "runs/omniglot.safetensors", "sha256": "c" * 64},
+        "checkpoints": [{"path": "runs/omniglot.safetensors", "sha256": "c" * 64}],
         "data": {"train": data, "eval": {**data, "n_tasks": EVAL_TASKS, "n_instances": 40}},
         "packages": {"torch": "2.10.0", "numpy": "2.3.1", "h5py": "3.14.0"},
         "coupled": True,
@@ -215,7 +306,12 @@ def _manifest(
             "residual_history": _worst(residual_histories),
             "curvature_scale": {"exact": 1.2, "approximate": 1.0, "ratio": 0.83, "n_tasks": 20},
         },
-        "coverage": {"tasks": n_tasks, "eval_tasks": EVAL_TASKS, "instances": n_instances},
+        "coverage": {
+            "tasks": n_tasks,
+            "eval_tasks": EVAL_TASKS,
+            "instances": n_instances,
+            "items": n_instances,
+        },
         "evaluation": {"mean_loss": 0.31, "mean_accuracy": 0.9},
         "warnings": list(warnings),
     }

@@ -19,10 +19,14 @@ ROOT = Path(metaaudit.__file__).parent
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("cli",),
     ("demo",),
-    ("audit", "cache_app", "meta_train", "prune", "validation"),
+    ("audit", "baseline_app", "cache_app", "meta_train", "prune", "report_app", "validation"),
+    ("editing",),
+    ("measuring",),
     ("stages", "manifest"),
     ("loading",),
     ("reports", "pruning"),
+    ("gates",),
+    ("task_facts",),
     ("influence", "labelnoise", "training"),
     ("bilevel",),
     ("curvature",),
@@ -31,7 +35,9 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("inputs",),
     ("config",),
     ("cache",),
+    ("exit_codes",),
     ("linalg", "runs", "console", "imports"),
+    ("findings",),
     ("errors", "robust"),
 )
 """From top to bottom. A package or module imports from the layers below its own only."""
@@ -42,11 +48,13 @@ UPWARDS = {
 }
 
 TORCH_FREE = {
-    "reports": {"runs", "errors", "inputs.task_set"},
-    "pruning": {"runs", "errors", "inputs.task_set", "robust"},
+    "reports": {"runs", "errors", "inputs.task_set", "findings", "gates"},
+    "pruning": {"runs", "errors", "inputs.task_set", "robust", "findings"},
+    "gates": {"runs", "errors", "findings", "config"},
     "cache": {"runs.atomic", "runs.hdf5", "errors"},
-    "runs": {"errors", "inputs.task_set"},
-    "config": {"runs.atomic", "errors"},
+    "runs": {"errors", "inputs.task_set", "findings"},
+    "findings": {"errors"},
+    "config": {"runs.atomic", "errors", "findings.rules"},
     "console": set(),
     "imports": {"errors"},
     "errors": set(),

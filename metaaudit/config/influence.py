@@ -72,6 +72,7 @@ class InfluenceConfig(Section):
         tolerance: Relative residual at which an iterative solver stops.
         max_iterations: Bound on the iterations of a solver; the terms of ``neumann``.
         fdr: False-discovery rate of the ``harmful`` flag.
+        effect: Least robust z-score of a harmful task, and of an ``outlier`` by its loss.
         self_influence: Whether to score how much each instance counts for its own loss, by EK-FAC.
     """
 
@@ -88,7 +89,8 @@ class InfluenceConfig(Section):
     targets: Literal["each", "mean"] = "each"
     tolerance: PositiveFloat = 1e-4
     max_iterations: PositiveInt = 100
-    fdr: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    fdr: Annotated[float, Field(gt=0, le=0.25)] = 0.05
+    effect: NonNegativeFloat = 4.0
     self_influence: bool = False
 
     @model_validator(mode="after")

@@ -92,8 +92,14 @@ def _with_absolute_paths(section: AnySection, folder: Path) -> AnySection:
     for name in type(section).model_fields:
         value = getattr(section, name)
         if isinstance(value, Path):
-            # Not Path.resolve: following a link to the file itself could lose its suffix.
-            update[name] = Path(os.path.normpath(folder / value))
+            update[name] = _absolute(value, folder)
+        elif isinstance(value, list) and all(isinstance(one, Path) for one in value):
+            update[name] = [_absolute(one, folder) for one in value]
         elif isinstance(value, Section):
             update[name] = _with_absolute_paths(value, folder)
     return section.model_copy(update=update)
+
+
+def _absolute(path: Path, folder: Path) -> Path:
+    # Not Path.resolve: following a link to the file itself could lose its suffix.
+    return Path(os.path.normpath(folder / path))

@@ -2,22 +2,47 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from metaaudit.config.section import PositiveInt, Section, Seed
 
+Signal = Literal[
+    "crossfit-loss",
+    "crossfit-margin",
+    "loss",
+    "margin",
+    "leave-one-out",
+    "self-influence",
+    "own-influence",
+    "combined",
+]
+
 
 class MislabelConfig(Section):
-    """Cross-fitted mislabel scores.
+    """Mislabeled instances, and what is wrong with whole tasks.
 
     Attributes:
+        signal: What ranks the instances: ``crossfit-loss`` or ``crossfit-margin`` (by a learner
+            that adapted to the rest of the task), ``loss`` or ``margin`` (to the whole support),
+            ``leave-one-out`` (to the rest of the support), ``self-influence`` (by EK-FAC),
+            ``own-influence`` (on the query loss of its own task) or ``combined`` (the mean of
+            ``crossfit-loss`` and ``leave-one-out``).
         folds: Parts of a task (support and query pooled), each held out once.
         repeats: Different partitions, whose probabilities are averaged.
+        steps: Inner steps of cross-fitting: the learner's own, a number, or ``auto``, the number
+            with the best out-of-fold accuracy on a few tasks.
         seed: Seed of the partitions.
+        fdr: False-discovery rate of the flags ``mislabeled``, ``noisy``, ``contradictory`` and
+            ``outlier``.
+        noisy_share: A task with more than this share of wrong labels is ``noisy``.
     """
 
+    signal: Signal = "crossfit-loss"
     folds: Annotated[int, Field(ge=2)] = 10
     repeats: PositiveInt = 1
+    steps: Literal["learner", "auto"] | PositiveInt = "learner"
     seed: Seed = 0
+    fdr: Annotated[float, Field(gt=0, le=0.25)] = 0.1
+    noisy_share: Annotated[float, Field(gt=0, lt=1)] = 0.1

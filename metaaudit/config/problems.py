@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
@@ -30,6 +30,8 @@ _EXPECTED = {
     "greater_than": "a number above {gt:g}",
     "greater_than_equal": "a number of at least {ge:g}",
     "less_than": "a number below {lt:g}",
+    "less_than_equal": "a number of at most {le:g}",
+    "too_short": "at least {min_length} of them",
     "string_pattern_mismatch": "text that matches {pattern}",
 }
 
@@ -80,12 +82,22 @@ def _locate(loc: Sequence[str | int]) -> tuple[KeyPath, type[Section]]:
             break
         if key in TAGGED:  # pydantic puts the kind of the section after the key
             section = TAGGED[str(key)][str(rest.pop(0))]
-        elif isinstance(field.annotation, type) and issubclass(field.annotation, Section):
-            section = field.annotation
+        elif below := _section_of(field.annotation):
+            section = below
         else:  # a plain value: what follows is a position in a list or pydantic's name of a type
             path += [item for item in rest if isinstance(item, int)]
             break
     return tuple(path), section
+
+
+def _section_of(annotation: Any) -> type[Section] | None:
+    """The section that a key holds, perhaps optionally; ``None`` for a plain value."""
+    kinds = [
+        kind
+        for kind in (annotation, *get_args(annotation))
+        if isinstance(kind, type) and issubclass(kind, Section)
+    ]
+    return kinds[0] if len(kinds) == 1 else None
 
 
 def _origin(document: Document, path: KeyPath, name: str) -> str:

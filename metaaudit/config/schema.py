@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
 from metaaudit.config.compute import ComputeConfig
+from metaaudit.config.gate import GateConfig
 from metaaudit.config.influence import InfluenceConfig
 from metaaudit.config.learner import (
     FIELD_LEARNERS,
@@ -26,20 +27,27 @@ class Config(Section):
     """A whole configuration file.
 
     Attributes:
-        checkpoint: The weights.
+        checkpoint: The weights; or a list, over which scores are averaged.
         rename: For a checkpoint whose names do not say which tensor is which: names in the file to
             names in the model; one that is empty or ends with a dot stands for all that begin so.
     """
 
     model: ModelConfig
     learner: LearnerConfig
-    checkpoint: Path
+    checkpoint: Path | Annotated[list[Path], Field(min_length=1)]
     rename: dict[str, str] = Field(default_factory=dict)
     tasks: TasksConfig
     training: TrainingConfig = TrainingConfig()
     influence: InfluenceConfig = InfluenceConfig()
     mislabel: MislabelConfig = MislabelConfig()
+    gate: GateConfig = GateConfig()
     compute: ComputeConfig = ComputeConfig()
+
+    @property
+    def checkpoints(self) -> tuple[Path, ...]:
+        """All checkpoints, one or more."""
+        given = self.checkpoint
+        return tuple(given) if isinstance(given, list) else (given,)
 
     @model_validator(mode="before")
     @classmethod

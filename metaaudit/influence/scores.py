@@ -25,6 +25,20 @@ def task_influence(gradients: Tensor, directions: Tensor) -> Scores:
     return influence
 
 
+def alignment(gradients: npt.NDArray[np.floating]) -> Scores:
+    """Cosine ``[n_tasks]`` of each task's total gradient and the mean of the others'.
+
+    Args:
+        gradients: ``[n_tasks, n_params]`` total gradients.
+    """
+    own = gradients.astype(np.float64)
+    others = own.sum(axis=0) - own
+    norms = np.linalg.norm(own, axis=1) * np.linalg.norm(others, axis=1)
+    products = (own * others).sum(axis=1)
+    cosine: Scores = np.divide(products, norms, out=np.zeros(len(own)), where=norms > 0)
+    return cosine
+
+
 def instance_influence(
     adaptation: Adaptation, direction: Tensor, advance: Advance = lambda _: None
 ) -> Scores:

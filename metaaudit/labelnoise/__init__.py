@@ -1,6 +1,32 @@
-"""Mislabeled instances: cross-fitted probabilities and what confident learning makes of them."""
+"""Mislabeled instances and tasks: what learners say of labels they were kept from."""
 
-from metaaudit.labelnoise.confident import LabelNoise, label_noise
-from metaaudit.labelnoise.cross_fitting import Probabilities, assign_folds, cross_fit
+from metaaudit.labelnoise.calibration import Calibration, calibrate
+from metaaudit.labelnoise.cross_fitting import (
+    assign_folds,
+    best_steps,
+    cross_fit,
+    mean_probabilities,
+)
+from metaaudit.labelnoise.detection import Evidence, LabelNoise, detect
+from metaaudit.labelnoise.fits import adapted_fit, leave_one_out_fit, own_influence
+from metaaudit.labelnoise.items import Item
+from metaaudit.labelnoise.judgement import Judgement, Probabilities, judge
 
-__all__ = ["LabelNoise", "Probabilities", "assign_folds", "cross_fit", "label_noise"]
+__all__ = [
+    "Calibration",
+    "Evidence",
+    "Item",
+    "Judgement",
+    "LabelNoise",
+    "Probabilities",
+    "adapted_fit",
+    "assign_folds",
+    "best_steps",
+    "calibrate",
+    "cross_fit",
+    "detect",
+    "judge",
+    "leave_one_out_fit",
+    "mean_probabilities",
+    "own_influence",
+]

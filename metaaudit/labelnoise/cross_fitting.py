@@ -8,20 +8,23 @@ to memorise its own label.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
-from torch.func import vmap
 
-from metaaudit.bilevel import Advance, Batching, Objective, TaskTensors
+from metaaudit.bilevel import Advance, Batching, Objective
 from metaaudit.config.mislabel import MislabelConfig
 from metaaudit.inputs.task_set import Ints, Task, TaskSet
+from metaaudit.labelnoise.fits import out_of_fold
+from metaaudit.labelnoise.judgement import Probabilities
 from metaaudit.models import Params
 
-Probabilities = npt.NDArray[np.float64]
+FEW_TASKS = 40
+FACTORS = (0.5, 1, 2, 4)
+"""Multiples of the learner's own number of inner steps that are tried."""
 
 
 def cross_fit(
@@ -58,15 +61,63 @@ def cross_fit(
                 assign_folds(task_set.tasks[row], config.folds, (config.seed, repeat))
                 for row in batch.rows
             ]
-            values = _out_of_fold(objective, params, batch.data, torch.from_numpy(np.stack(folds)))
+            data = batch.data
+            values = out_of_fold(
+                objective,
+                params,
+                torch.cat([data.support_x, data.query_x], dim=1),
+                torch.cat([data.support_y, data.query_y], dim=1),
+                torch.from_numpy(np.stack(folds)),
+            )
             logits.append((batch.instances, values.double().cpu().numpy()))
             advance(len(batch.rows))
         result = np.empty((task_set.n_instances, logits[0][1].shape[-1]))
         for instances, part in logits:
             result[instances] = part
         repeats.append(result)
+    return mean_probabilities(repeats)
+
+
+def best_steps(
+    with_steps: Callable[[int], Objective],
+    steps: int,
+    params: Params,
+    task_set: TaskSet,
+    batching: Batching,
+    config: MislabelConfig,
+) -> int:
+    """The number of inner steps with the best out-of-fold accuracy on the first few tasks.
+
+    Few steps leave a learner unadapted, many fit wrong labels too; wrong labels lower the accuracy
+    of every number alike, so that it chooses between them nonetheless. The fewer win a tie.
+
+    Args:
+        with_steps: The objective with a number of steps.
+        steps: The learner's own.
+        params: Meta-parameters.
+        task_set: The tasks.
+        batching: How many are computed at once, and where.
+        config: Folds and seed.
+    """
+    some = task_set.select(list(range(min(FEW_TASKS, len(task_set)))))
+    labels = np.concatenate([np.concatenate([t.support_y, t.query_y]) for t in some.tasks])
+
+    def accuracy(count: int) -> float:
+        found = cross_fit(with_steps(count), params, some, batching, config)
+        return float((found.argmax(axis=1) == labels).mean())
+
+    counts = sorted({1, *(max(1, round(steps * factor)) for factor in FACTORS)})
+    return max(counts, key=lambda count: (accuracy(count), -count))
+
+
+def mean_probabilities(logits: list[Probabilities]) -> Probabilities:
+    """Log of the mean of the probabilities that several sets of logits stand for.
+
+    Args:
+        logits: ``[n_instances, n_outputs]`` each.
+    """
     with np.errstate(invalid="ignore"):  # a fit that diverged is the caller's to judge
-        log_p = [one - np.logaddexp.reduce(one, axis=1, keepdims=True) for one in repeats]
+        log_p = [one - np.logaddexp.reduce(one, axis=1, keepdims=True) for one in logits]
         mean: Probabilities = np.logaddexp.reduce(log_p, axis=0) - np.log(len(log_p))
     return mean
 
@@ -89,22 +140,3 @@ def assign_folds(task: Task, folds: int, seed: tuple[int, int]) -> Ints:
     assigned = np.empty(len(labels), dtype=np.int64)
     assigned[order] = np.arange(len(labels)) % min(folds, len(labels))
     return assigned[image]
-
-
-def _out_of_fold(objective: Objective, params: Params, data: TaskTensors, folds: Tensor) -> Tensor:
-    """Logits ``[batch, n + m, outputs]`` of every instance by the fit that left it out."""
-    inputs = torch.cat([data.support_x, data.query_x], dim=1)
-    labels = torch.cat([data.support_y, data.query_y], dim=1)
-    n_folds = int(folds.max()) + 1
-    held_out = folds[:, None, :] == torch.arange(n_folds)[None, :, None]
-    held_out = held_out.to(inputs.device)
-    kept = (~held_out).to(inputs.dtype)
-    # The inner loss divides by all instances, so the kept ones are weighted up to a mean over them.
-    weights = kept * kept.shape[-1] / kept.sum(-1, keepdim=True)
-
-    def fit(x: Tensor, y: Tensor, w: Tensor) -> Tensor:
-        return objective.forward(objective.adapt(params, w, TaskTensors(x, y, x, y)), x)
-
-    logits = vmap(vmap(fit, in_dims=(None, None, 0)))(inputs, labels, weights)
-    # Chosen, not multiplied by 0 and 1: a fit that diverged must not reach the other folds.
-    return logits.where(held_out[..., None], 0.0).sum(dim=1)

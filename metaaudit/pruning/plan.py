@@ -1,168 +1,165 @@
-"""The plan of what goes and why; it changes nothing on disk."""
+"""The plan of what goes or gets another label, and why; it changes nothing on disk."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from fractions import Fraction
 from typing import Any, Literal
 
+from pydantic import BaseModel, ConfigDict, Field
+
 from metaaudit.errors import RunError
-from metaaudit.pruning.candidates import (
-    Candidate,
-    harmful_instances,
-    harmful_tasks,
-    mislabeled_instances,
-    noisy_tasks,
+
+SCHEMA_VERSION = 2
+NOTE = (
+    "noisy is not always harmful: train on the pruned copy and compare its evaluation loss with "
+    "that of this run before you keep it"
 )
-from metaaudit.pruning.guards import InstanceGuard
-from metaaudit.runs.saved import SavedRun
-from metaaudit.runs.tables import InstanceRow
 
-SCHEMA_VERSION = 1
-NOTE = "noisy is not always harmful: compare a retrained model before you keep the pruned set"
-
-Drop = Literal["tasks", "instances"]
-By = Literal["influence", "label_noise", "mislabel_score"]
-
-_CANDIDATES = {
-    ("tasks", "influence"): harmful_tasks,
-    ("tasks", "label_noise"): noisy_tasks,
-    ("instances", "mislabel_score"): mislabeled_instances,
-    ("instances", "influence"): harmful_instances,
-}
+Subject = Literal["tasks", "instances"]
+By = Literal[
+    "influence",
+    "label_noise",
+    "mislabel_score",
+    "harmful",
+    "mislabeled",
+    "noisy",
+    "contradictory",
+    "duplicate",
+    "outlier",
+]
+"""A score, or the name of a rule."""
 
 
-@dataclass(frozen=True)
-class PruneItem:
-    """A task or an instance, and why it goes or stays.
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class PruneItem(_Model):
+    """A task or an occurrence of an instance, and why it goes, gets another label, or stays.
 
     Attributes:
+        kind: ``drop`` or ``relabel``.
         task_id: The task, or the task that the instance is in.
-        set: ``support`` or ``query``; ``None`` for a task, as are the next two.
-        index: Position within the set.
+        set: ``support`` or ``query``; none for a task, as are the next three.
+        index: Position within the set, from 0.
         instance_id: The image's id.
+        label: The given label.
+        new_label: The label that takes its place; of ``relabel`` alone.
         score: The score that ranked it.
+        q_value: The smallest false-discovery rate at which it would be flagged; none where no rule
+            with chance decides.
         reason: In words.
     """
 
+    kind: Literal["drop", "relabel"]
     task_id: str
-    set: str | None
-    index: int | None
-    instance_id: str | None
+    set: Literal["support", "query"] | None = None
+    index: int | None = None
+    instance_id: str | None = None
+    label: int | None = None
+    new_label: int | None = None
     score: float
-    reason: str
+    q_value: float | None = None
+    reason: str = ""
+
+    @property
+    def place(self) -> tuple[str, str | None, int | None]:
+        """Where it is."""
+        return self.task_id, self.set, self.index
 
 
-@dataclass(frozen=True)
-class PrunePlan:
-    """What to drop from the training tasks of a run.
+class Counts(_Model):
+    """How many there are.
 
     Attributes:
+        total: All tasks, or all occurrences of instances.
+        candidates: Those that a score or rule gives reason to change.
+        dropped: Items that go.
+        relabeled: Items that get another label.
+        kept_by_guard: Candidates that a guard keeps.
+        left_out_by_max_fraction: Candidates that stay because of ``max_fraction``.
+    """
+
+    total: int
+    candidates: int
+    dropped: int
+    relabeled: int
+    kept_by_guard: int
+    left_out_by_max_fraction: int
+
+
+class PrunePlan(_Model):
+    """What to change in the training tasks of a run. A person may edit it before it is applied.
+
+    Attributes:
+        schema_version: Of the file.
         run: Name of the run's folder.
-        drop: Whether tasks or instances go.
-        by: The score that decides.
-        max_fraction: At most this share of all tasks or instances goes.
-        total: Number of all tasks or instances.
-        candidates: Number that the score gives reason to drop.
-        left_out: Candidates that stay because of ``max_fraction``.
-        items: What goes, worst first.
+        tasks_sha256: The training tasks that were scored.
+        drop: What goes; none where labels are changed instead.
+        by: The score or rule that decides.
+        max_fraction: At most this share of all tasks or instances is changed.
+        min_per_class: So many support instances of every class stay in each task.
+        counts: How many, when the plan was made.
+        note: What to keep in mind.
+        check: Commands that tell whether it was for the better.
+        items: What is changed, worst first.
         kept: Candidates that a guard keeps, with its reason.
     """
 
+    schema_version: Literal[2] = 2
     run: str
-    drop: Drop
+    tasks_sha256: str
+    drop: Subject | None
     by: By
-    max_fraction: float
-    total: int
-    candidates: int
-    left_out: int
+    max_fraction: float = Field(gt=0, le=1)
+    min_per_class: int = Field(ge=1)
+    counts: Counts
+    note: str = NOTE
+    check: tuple[str, ...] = ()
     items: tuple[PruneItem, ...]
-    kept: tuple[PruneItem, ...]
+    kept: tuple[PruneItem, ...] = ()
+
+    @property
+    def subject(self) -> Subject:
+        """What is changed: whole tasks, or instances in them."""
+        return self.drop or "instances"
+
+    @property
+    def relabels(self) -> bool:
+        """Whether any item gets another label."""
+        return any(item.kind == "relabel" for item in self.items)
 
     def to_json(self) -> dict[str, Any]:
         """The plan as JSON values, for ``metaaudit.runs.atomic.write_json``."""
-        return {
-            "schema_version": SCHEMA_VERSION,
-            "run": self.run,
-            "drop": self.drop,
-            "by": self.by,
-            "max_fraction": self.max_fraction,
-            "counts": {
-                "total": self.total,
-                "candidates": self.candidates,
-                "dropped": len(self.items),
-                "kept_by_guard": len(self.kept),
-                "left_out_by_max_fraction": self.left_out,
-            },
-            "note": NOTE,
-            "items": [asdict(item) for item in self.items],
-            "kept": [asdict(item) for item in self.kept],
-        }
+        return self.model_dump(mode="json")
 
 
-def make_plan(run: SavedRun, drop: Drop, by: By, max_fraction: float) -> PrunePlan:
-    """Plans what to drop, worst first, and never more than ``floor(max_fraction * total)``.
-
-    Only what a score gives a reason for is a candidate: tasks flagged harmful (``influence``) or
-    with wrong labels (``label_noise``), instances flagged mislabeled (``mislabel_score``) or with
-    an outlying ``influence``. Instances that a task cannot do without are kept.
+def most_items(max_fraction: float, total: int) -> int:
+    """``floor(max_fraction * total)`` of the decimal that was typed, not its binary neighbour.
 
     Raises:
-        RunError: The score does not rank what is to be dropped, ``max_fraction`` is not in
-            (0, 1], or no task would be left.
+        RunError: The fraction is not in (0, 1].
+
+    >>> most_items(0.29, 100)
+    29
     """
-    find = _CANDIDATES.get((drop, by))
-    if find is None:
-        valid = [f"--drop {what} --by {score}" for what, score in _CANDIDATES]
-        raise RunError(f"--drop {drop} --by {by}", "cannot be combined", f"{' or '.join(valid)}")
     if not 0 < max_fraction <= 1:
         raise RunError("--max-fraction", f"is {max_fraction}", "a number above 0 and at most 1")
-    total = len(run.tasks if drop == "tasks" else run.instances)
-    candidates = find(run)
-    # The decimal that was typed, not its binary neighbour: 0.29 of 100 is 29.
-    most = math.floor(Fraction(str(max_fraction)) * total)
-    items, kept, left_out = _choose(candidates, most, InstanceGuard(run.instances))
-    if drop == "tasks" and len(items) == total:
-        raise RunError(
-            "guard", f"all {total} tasks would go", "one task left", "lower --max-fraction"
-        )
-    return PrunePlan(
-        run=run.path.resolve().name,
-        drop=drop,
-        by=by,
-        max_fraction=max_fraction,
+    return math.floor(Fraction(str(max_fraction)) * total)
+
+
+def counts_of(
+    items: Sequence[PruneItem], *, total: int, candidates: int, kept: int, left_out: int
+) -> Counts:
+    """The counts of a plan with these items."""
+    relabeled = sum(item.kind == "relabel" for item in items)
+    return Counts(
         total=total,
-        candidates=len(candidates),
-        left_out=left_out,
-        items=tuple(items),
-        kept=tuple(kept),
+        candidates=candidates,
+        dropped=len(items) - relabeled,
+        relabeled=relabeled,
+        kept_by_guard=kept,
+        left_out_by_max_fraction=left_out,
     )
-
-
-def _choose(
-    candidates: Sequence[Candidate], most: int, guard: InstanceGuard
-) -> tuple[list[PruneItem], list[PruneItem], int]:
-    items: list[PruneItem] = []
-    kept: list[PruneItem] = []
-    for position, candidate in enumerate(candidates):
-        if len(items) == most:
-            return items, kept, len(candidates) - position
-        row = candidate.row
-        objection = guard.objection(row) if isinstance(row, InstanceRow) else ""
-        if objection:
-            kept.append(_item(candidate, f"kept: {objection}"))
-            continue
-        if isinstance(row, InstanceRow):
-            guard.drop(row)
-        items.append(_item(candidate, candidate.reason))
-    return items, kept, 0
-
-
-def _item(candidate: Candidate, reason: str) -> PruneItem:
-    row = candidate.row
-    if isinstance(row, InstanceRow):
-        place = (row.task_id, row.set, row.index, row.instance_id)
-        return PruneItem(*place, candidate.score, reason)
-    return PruneItem(row.task_id, None, None, None, candidate.score, reason)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from html import escape
 
 import numpy as np
@@ -17,11 +18,13 @@ from matplotlib.ticker import MaxNLocator, NullFormatter
 # matplotlib wants colours, the page wants CSS that follows light and dark mode: draw with
 # stand-ins and replace them in the SVG.
 _TEXT, _LINE, _ACCENT, _DANGER = "#010101", "#020202", "#030303", "#040404"
+_INK = "#050505"
 _CSS = {
     _TEXT: "var(--muted)",
     _LINE: "var(--line)",
     _ACCENT: "var(--accent)",
     _DANGER: "var(--danger)",
+    _INK: "var(--text)",
 }
 _STYLE = {
     "svg.fonttype": "none",
@@ -47,41 +50,89 @@ _STYLE = {
     "ytick.minor.size": 0,
 }
 _SIZE = (3.9, 2.4)
+Floats = npt.NDArray[np.float64]
 MAX_LINES = 60
 MAX_POINTS = 200  # of a thin line; the chart has no more pixels to show them
 
 
-def histogram(
-    name: str, values: Sequence[float], flagged: Sequence[bool], label: str, counted: str
-) -> str:
-    """A histogram on a logarithmic count, the findings in front in their own colour.
+@dataclass(frozen=True)
+class Scores:
+    """What a histogram shows.
 
-    Args:
-        name: Unique on the page; keeps the SVG's ids apart.
+    Attributes:
         values: The scores.
         flagged: Which of them are findings.
         label: Name of the score.
         counted: Name of what is counted.
+        threshold: Where the flags begin; none where nothing is flagged, or no single score decides.
+        null: Scores of what is known to be right; drawn as an outline, scaled to as many.
     """
-    numbers = np.asarray(values, dtype=np.float64)
-    marked = np.asarray(flagged, dtype=bool)
+
+    values: Sequence[float]
+    flagged: Sequence[bool]
+    label: str
+    counted: str
+    threshold: float | None = None
+    null: Floats | None = None
+
+
+def histogram(name: str, scores: Scores) -> str:
+    """A histogram on a logarithmic count, the findings in front in their own colour.
+
+    Args:
+        name: Unique on the page; keeps the SVG's ids apart.
+        scores: What it shows.
+    """
+    numbers = np.asarray(scores.values, dtype=np.float64)
+    marked = np.asarray(scores.flagged, dtype=bool)
     finite = np.isfinite(numbers)
-    bins = np.histogram_bin_edges(numbers[finite], bins=40).tolist()
+    null = np.empty(0) if scores.null is None else scores.null[np.isfinite(scores.null)]
+    bins = np.histogram_bin_edges(np.concatenate([numbers[finite], null]), bins=40)
 
     def draw(axes: Axes) -> None:
-        axes.hist(numbers[finite], bins=bins, color=_ACCENT, rwidth=0.88)
-        tallest = axes.get_ylim()[1]
-        axes.hist(numbers[finite & marked], bins=bins, color=_DANGER, rwidth=0.88)
-        # A few findings among thousands must stay visible.
-        axes.set_yscale("symlog", linthresh=1)
-        ticks = [0, *(10**power for power in range(len(str(int(tallest)))))]
-        axes.set_yticks(ticks, [f"{tick:,}" for tick in ticks])
-        axes.set_ylim(0, tallest * 1.2)
+        _bars(axes, numbers[finite], bins, _ACCENT)
+        _bars(axes, numbers[finite & marked], bins, _DANGER)
+        if len(null):
+            weights = np.full(len(null), finite.sum() / len(null))
+            axes.hist(
+                null,
+                bins=bins.tolist(),
+                weights=weights,
+                color=_INK,
+                histtype="step",
+                linewidth=1.1,
+            )
+        if scores.threshold is not None:
+            axes.axvline(scores.threshold, color=_DANGER, linestyle="--", linewidth=1.2)
+        _logarithmic(axes)
         axes.xaxis.set_major_locator(MaxNLocator(6))
-        axes.set_xlabel(label)
-        axes.set_ylabel(counted)
+        axes.set_xlabel(scores.label)
+        axes.set_ylabel(scores.counted)
 
-    return _svg(name, f"Histogram of {label}", draw)
+    return _svg(name, f"Histogram of {scores.label}", draw)
+
+
+def _bars(axes: Axes, numbers: Floats, bins: Floats, colour: str) -> None:
+    counts, _ = np.histogram(numbers, bins)
+    some = counts > 0
+    middle, width = (bins[1:] + bins[:-1]) / 2, bins[1] - bins[0]
+    axes.bar(middle[some], counts[some], 0.88 * width, color=colour)
+
+
+def _logarithmic(axes: Axes) -> None:
+    """Makes the axis of the counts logarithmic: a few findings among thousands stay visible."""
+    tallest = axes.get_ylim()[1]
+    axes.set_yscale("symlog", linthresh=1)
+    ticks = [0, *(10**power for power in range(len(str(int(tallest)))))]
+    axes.set_yticks(ticks, [_short(tick) for tick in ticks])
+    axes.set_ylim(0, tallest * 1.2)
+
+
+def _short(count: int) -> str:
+    for size, letter in ((10**6, "M"), (10**3, "k")):
+        if count >= size:
+            return f"{count // size}{letter}"
+    return str(count)
 
 
 def convergence(
@@ -120,7 +171,7 @@ def convergence(
         axes.set_xlabel("iteration")
         axes.set_ylabel("relative residual")
 
-    return _svg(name, "Residuals of the solver per iteration", draw)
+    return _svg(name, "Residuals of the solver per iteration", draw, left=0.2)
 
 
 def _thinned(count: int) -> npt.NDArray[np.int64]:
@@ -128,11 +179,12 @@ def _thinned(count: int) -> npt.NDArray[np.int64]:
     return np.unique(np.linspace(0, count - 1, min(count, MAX_POINTS)).astype(np.int64))
 
 
-def _svg(name: str, title: str, draw: Callable[[Axes], None]) -> str:
+def _svg(name: str, title: str, draw: Callable[[Axes], None], left: float = 0.15) -> str:
     out = io.StringIO()
     # "default" first: a reader's own matplotlibrc must not change the report.
     with style.context(["default", {**_STYLE, "svg.hashsalt": name}]):
-        figure = Figure(figsize=_SIZE, layout="constrained")
+        figure = Figure(figsize=_SIZE)
+        figure.subplots_adjust(left=left, right=0.98, bottom=0.19, top=0.97)
         draw(figure.subplots())
         figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
     return _inline(out.getvalue(), title)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from metaaudit.gates import Outcome
 from metaaudit.runs.saved import SavedRun
 
 COUPLED = (
@@ -18,19 +19,37 @@ def run_name(run: SavedRun) -> str:
 
 def headline(run: SavedRun) -> str:
     """The findings in one line."""
-    counts = run.findings["counts"]
+    counts = run.findings.counts
+    kinds = [
+        f"{counts.flagged[rule]:,} {rule}"
+        for rule in ("noisy", "contradictory", "duplicate", "outlier")
+        if counts.flagged[rule]
+    ]
     return (
-        f"{counts['harmful_tasks']:,} of {counts['tasks']:,} tasks harmful, "
-        f"{counts['mislabeled_instances']:,} of {counts['instances']:,} instances mislabeled "
-        f"({run.manifest['coverage']['eval_tasks']:,} evaluation tasks)"
+        f"{counts.flagged['harmful']:,} of {counts.tasks:,} tasks harmful"
+        f"{''.join(f', {kind}' for kind in kinds)}; "
+        f"{counts.flagged['mislabeled']:,} of {counts.items:,} instances mislabeled "
+        f"({counts.eval_tasks:,} evaluation tasks)"
     )
 
 
 def warnings(run: SavedRun) -> list[str]:
     """The run's warnings, each once."""
-    return list(dict.fromkeys([*run.manifest["warnings"], *run.findings["warnings"]]))
+    return list(dict.fromkeys([*run.manifest["warnings"], *run.findings.warnings]))
 
 
 def notes(run: SavedRun) -> list[str]:
     """What a reader has to know of how the network makes its predictions."""
     return [COUPLED] if run.manifest.get("coupled") else []
+
+
+def gate_line(outcome: Outcome) -> str:
+    """What the gate says, in one line."""
+    if not outcome.rules:
+        return "Gate: none is configured"
+    counts = ", ".join(
+        f"{len(rule.new):,} new {rule.rule} (limit {rule.limit:,})"
+        for rule in outcome.rules
+        if rule.failed or not outcome.failed
+    )
+    return f"Gate {'failed' if outcome.failed else 'passed'}: {counts}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import PurePosixPath, PureWindowsPath
 
 
 def printable(text: str) -> str:
@@ -59,3 +60,24 @@ def score(value: float) -> str:
     '0.99'
     """
     return f"{value:.2f}" if math.isfinite(value) else "n/a"
+
+
+def q_value(value: float | None) -> str:
+    """A q-value, two digits; nothing where a rule has none.
+
+    >>> q_value(0.01234), q_value(None)
+    ('0.012', '')
+    """
+    return "" if value is None else f"{value:.2g}" if math.isfinite(value) else "n/a"
+
+
+def without_folder(text: str) -> str:
+    """An absolute path becomes its last part, since where files lie is nobody else's business.
+
+    >>> without_folder("/home/me/model.pt"), without_folder("runs/model.pt")
+    ('.../model.pt', 'runs/model.pt')
+    """
+    for path in (PurePosixPath(text), PureWindowsPath(text)):
+        if path.is_absolute():
+            return f".../{path.name}"
+    return text

@@ -1,194 +1,184 @@
-"""What the page shows of each task and instance, bounded in number."""
+"""What the parts of the page share: where each thing stands on it, its names and its picture."""
 
 from __future__ import annotations
 
-import math
-import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-import numpy as np
-
-from metaaudit.inputs.task_set import SETS
-from metaaudit.reports.text import number, percent
-from metaaudit.reports.thumbnails import data_uri
-from metaaudit.runs.saved import SavedRun
+from metaaudit.findings import BY_NAME, Finding
+from metaaudit.gates import Judged, Outcome, Status
+from metaaudit.reports.thumbnails import Cell, Pictures
+from metaaudit.runs.saved import SavedRun, ThumbnailKey
 from metaaudit.runs.tables import InstanceRow, TaskRow
 
-MAX_TASKS = 100
-MAX_CARDS = 100
-MAX_TILES = 100
-EXTREMES = 3
+MAX_TASKS = 2_000
+MAX_CARDS = 200
+
+
+@dataclass(frozen=True)
+class Link:
+    """A name, and where on the page it stands.
+
+    Attributes:
+        text: The name.
+        anchor: Id of the element; empty where the page does not show it.
+    """
+
+    text: str
+    anchor: str = ""
+
+
+@dataclass(frozen=True)
+class FindingView:
+    """A finding with what the gate makes of it.
+
+    Attributes:
+        finding: The finding.
+        subject: What it flags.
+        status: The gate's; empty without one.
+        reason: Of a suppression; else empty.
+    """
+
+    finding: Finding
+    subject: Link
+    status: Status | str = ""
+    reason: str = ""
 
 
 @dataclass(frozen=True)
 class Tile:
-    """One instance.
+    """One occurrence of an instance.
 
     Attributes:
         row: Its line of ``instances.csv``.
-        image: Its thumbnail as a data URI, or ``None`` where the run kept none.
-        given: The dataset's name of its label; empty where unknown.
-        suggested: The dataset's name of the suggested label; empty where unknown.
+        cell: Its picture; none where the run kept none.
+        suggested: Name of the suggested label.
+        anchor: Id of the item's card; empty where it has none.
     """
 
     row: InstanceRow
-    image: str | None
-    given: str
+    cell: Cell | None
     suggested: str
+    anchor: str
 
 
-@dataclass(frozen=True)
-class SetTiles:
-    """The instances of a support or query set that are shown, of ``total``."""
+class Places:
+    """Where on the page the tasks and items of a run stand.
 
-    name: str
-    tiles: list[Tile]
-    total: int
-
-
-@dataclass(frozen=True)
-class TaskView:
-    """One task and what opens below it.
-
-    Attributes:
-        row: Its line of ``tasks.csv``.
-        mislabeled: Number of its flagged instances.
-        sets: Its support and query instances.
-        most_hurt: Evaluation tasks whose loss it raises most, with the influence.
-        most_helped: Evaluation tasks whose loss it lowers most.
-        evidence: What its other scores say.
+    Args:
+        run: The run.
+        outcome: Of its gates, where it has any.
     """
 
-    row: TaskRow
-    mislabeled: int
-    sets: list[SetTiles]
-    most_hurt: list[tuple[str, float]]
-    most_helped: list[tuple[str, float]]
-    evidence: list[str]
-
-
-@dataclass(frozen=True)
-class SolveView:
-    """How the solver went.
-
-    Attributes:
-        worst: Largest relative residual per iteration, the initial one first; empty for a solver
-            that does not iterate.
-        histories: Relative residuals of each target; empty in runs of earlier versions.
-        given_up: Largest relative residuals of earlier solves, which another one replaced.
-        median_iterations: Over the targets.
-        most_iterations: Of a target.
-        residual: The largest at the end; not finite where unknown.
-    """
-
-    worst: list[float]
-    histories: list[list[float]]
-    given_up: list[list[float]]
-    median_iterations: float
-    most_iterations: int
-    residual: float
-
-
-class Views:
-    """Builds the views of a run."""
-
-    def __init__(self, run: SavedRun) -> None:
+    def __init__(self, run: SavedRun, outcome: Outcome | None = None) -> None:
         self.run = run
-
-    def cards(self) -> list[Tile]:
-        """The flagged instances, most suspicious first."""
-        flagged = [row for row in self.run.instances if row.mislabeled]
-        return [self._tile(row) for row in flagged[:MAX_CARDS]]
-
-    def tasks(self) -> list[TaskView]:
-        """The tasks, most harmful first."""
-        return [self._task(row) for row in self.run.tasks[:MAX_TASKS]]
-
-    def solve(self) -> SolveView:
-        """How the solver went."""
-        solver = self.run.manifest["solver"]
-        worst, targets = _numbers(solver["residual_history"]), solver.get("targets", [])
-        iterations = [target["iterations"] for target in targets] or [max(len(worst) - 1, 0)]
-        histories = (_numbers(target.get("residual_history", [])) for target in targets)
-        residuals = _numbers(target["residual"] for target in targets)
-        return SolveView(
-            worst=worst,
-            histories=[history for history in histories if history],
-            given_up=[_numbers(one["residual_history"]) for one in solver.get("attempts", [])[:-1]],
-            median_iterations=statistics.median(iterations),
-            most_iterations=max(iterations),
-            residual=float(np.max(residuals, initial=-math.inf)),
-        )
-
-    def _task(self, row: TaskRow) -> TaskView:
-        instances = self._by_task[row.task_id]
-        hurt, helped = self._extremes(row.task_id)
-        return TaskView(
-            row=row,
-            mislabeled=sum(instance.mislabeled for instance in instances),
-            sets=[self._set(name, instances) for name in SETS],
-            most_hurt=hurt,
-            most_helped=helped,
-            evidence=self._evidence(row, instances),
-        )
-
-    def _set(self, name: str, instances: Sequence[InstanceRow]) -> SetTiles:
-        rows = sorted((row for row in instances if row.set == name), key=lambda row: row.index)
-        tiles = [self._tile(row) for row in rows]
-        if all(tile.image is None for tile in tiles):
-            # Without images, only what is flagged is worth a tile.
-            tiles = [tile for tile in tiles if tile.row.mislabeled]
-        return SetTiles(name, tiles[:MAX_TILES], len(rows))
-
-    def _tile(self, row: InstanceRow) -> Tile:
-        pixels = self.run.thumbnails.get((row.task_id, row.set, row.index))
-        image = None if pixels is None else data_uri(pixels)
-        names = dict(enumerate(self.run.class_names.get(row.task_id, [])))
-        return Tile(row, image, names.get(row.label, ""), names.get(row.suggested_label, ""))
-
-    def _extremes(self, task_id: str) -> tuple[list[tuple[str, float]], list[tuple[str, float]]]:
-        task_ids, eval_ids, influence = self.run.task_influence
-        if task_id not in task_ids:
-            return [], []
-        values = influence[task_ids.index(task_id)]
-        order = np.argsort(-values, kind="stable")
-        hurt = [(eval_ids[i], float(values[i])) for i in order[:EXTREMES] if values[i] > 0]
-        helped = [(eval_ids[i], float(values[i])) for i in order[::-1][:EXTREMES] if values[i] < 0]
-        return hurt, helped
-
-    def _evidence(self, row: TaskRow, instances: Sequence[InstanceRow]) -> list[str]:
-        flagged = sum(instance.mislabeled for instance in instances)
-        names = self.run.class_names.get(row.task_id, [])
-        classes = ", ".join(f"{i} = {name}" for i, name in enumerate(names) if name)
-        return [
-            *([f"classes: {classes}"] if classes else []),
-            f"{flagged} of {len(instances)} instances flagged as mislabeled; estimated share of "
-            f"wrong labels {percent(row.label_noise)}",
-            f"query loss after adaptation {number(row.outer_loss)} "
-            f"(median over tasks {number(self._median_loss)})",
-            f"gradient norm {number(row.grad_norm)} "
-            f"(median over tasks {number(self._median_norm)})",
-        ]
+        self.outcome = outcome
+        self.pictures = Pictures(run.thumbnails)
 
     @cached_property
-    def _by_task(self) -> dict[str, list[InstanceRow]]:
+    def tasks(self) -> list[TaskRow]:
+        """The tasks that the page shows, most harmful first: no flagged one gives way to others."""
+        wanted = sorted(
+            self.run.tasks, key=lambda row: (row.task_id not in self._flagged_tasks, row.rank)
+        )
+        return sorted(wanted[:MAX_TASKS], key=lambda row: row.rank)
+
+    @cached_property
+    def mislabeled(self) -> list[Finding]:
+        """The flagged items, most suspicious first."""
+        return [one for one in self.run.findings.of("mislabeled") if one.flagged]
+
+    @cached_property
+    def borderline(self) -> list[Finding]:
+        """The items that are nearly flagged."""
+        return [one for one in self.run.findings.of("mislabeled") if not one.flagged]
+
+    @cached_property
+    def by_task(self) -> dict[str, list[InstanceRow]]:
+        """The instances of each task."""
         groups: dict[str, list[InstanceRow]] = defaultdict(list)
         for row in self.run.instances:
             groups[row.task_id].append(row)
         return groups
 
     @cached_property
-    def _median_loss(self) -> float:
-        return statistics.median(row.outer_loss for row in self.run.tasks)
+    def of_task(self) -> dict[str, list[FindingView]]:
+        """The findings of each task, borderline ones too."""
+        groups: dict[str, list[FindingView]] = defaultdict(list)
+        for one in self.run.findings.findings:
+            if BY_NAME[one.rule].subject == "task":
+                groups[one.subject].append(self.finding(one))
+        return groups
+
+    def finding(self, finding: Finding) -> FindingView:
+        """A finding of this run, or of another one: then it links to where its subject stands."""
+        judged = self._judged.get((finding.rule, finding.subject))
+        is_task = BY_NAME[finding.rule].subject == "task"
+        link = self.task(finding.subject) if is_task else self.item(finding.subject)
+        if judged is None:
+            return FindingView(finding, link)
+        return FindingView(finding, link, judged.status, judged.reason)
+
+    def findings(self, findings: Iterable[Finding]) -> list[FindingView]:
+        """All of them."""
+        return [self.finding(one) for one in findings]
+
+    def task(self, task_id: str) -> Link:
+        """Where a task stands."""
+        return Link(task_id, self._task_anchors.get(task_id, ""))
+
+    def item(self, instance_id: str) -> Link:
+        """Where the card of an item stands."""
+        return Link(instance_id, self._item_anchors.get(instance_id, ""))
+
+    def class_name(self, task_id: str, label: int) -> str:
+        """The data set's name of a label; the label where it has none."""
+        names = self.run.class_names.get(task_id, [])
+        return (names[label] if 0 <= label < len(names) else "") or str(label)
+
+    def tile(self, row: InstanceRow) -> Tile:
+        """One occurrence."""
+        return Tile(
+            row,
+            self.cell(row.instance_id, [(row.task_id, row.set, row.index)]),
+            self.class_name(row.task_id, row.suggested_label),
+            self.item(row.instance_id).anchor,
+        )
+
+    def cell(self, instance_id: str, keys: Iterable[ThumbnailKey]) -> Cell | None:
+        """The picture of an item: of the first of some occurrences that has one, or of any."""
+        own = (key for key in keys if key in self.run.thumbnails)
+        key = next(own, self._pictured.get(instance_id))
+        return None if key is None else self.pictures.cell(key)
 
     @cached_property
-    def _median_norm(self) -> float:
-        return statistics.median(row.grad_norm for row in self.run.tasks)
+    def _pictured(self) -> dict[str, ThumbnailKey]:
+        keys = ((row.instance_id, (row.task_id, row.set, row.index)) for row in self.run.instances)
+        return {name: key for name, key in keys if key in self.run.thumbnails}
 
+    @cached_property
+    def _task_anchors(self) -> dict[str, str]:
+        return {row.task_id: f"task-{row.rank}" for row in self.tasks}
 
-def _numbers(values: Iterable[float | None]) -> list[float]:
-    """Puts back the NaN that JSON lacks."""
-    return [math.nan if value is None else value for value in values]
+    @cached_property
+    def _item_anchors(self) -> dict[str, str]:
+        shown: Sequence[Finding] = self.mislabeled[:MAX_CARDS]
+        return {one.subject: f"item-{number}" for number, one in enumerate(shown, start=1)}
+
+    @cached_property
+    def _flagged_tasks(self) -> set[str]:
+        tasks = {
+            one.subject
+            for one in self.run.findings.findings
+            if one.flagged and BY_NAME[one.rule].subject == "task"
+        }
+        return tasks | {row.task_id for row in self.run.instances if row.mislabeled}
+
+    @cached_property
+    def _judged(self) -> dict[tuple[str, str], Judged]:
+        rules = self.outcome.rules if self.outcome else ()
+        return {
+            (one.finding.rule, one.finding.subject): one for rule in rules for one in rule.judged
+        }

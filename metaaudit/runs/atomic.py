@@ -98,15 +98,24 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         RunError: It cannot be written to.
     """
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes ``content`` to ``path``: atomically to a file, at once to a pipe or a device.
+
+    Raises:
+        RunError: It cannot be written to.
+    """
     if is_stream(path):
         try:
-            with path.open("a", encoding="utf-8") as stream:  # it may be a file that is added to
-                stream.write(text)
+            with path.open("ab") as stream:  # it may be a file that is added to
+                stream.write(content)
         except OSError as error:
             raise _not_writable(path, error) from None
         return
     with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_bytes(content)
 
 
 def write_json(path: Path, value: Any) -> None:

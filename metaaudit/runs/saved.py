@@ -13,34 +13,37 @@ from typing import Any
 import h5py
 import numpy as np
 import numpy.typing as npt
+from pydantic import ValidationError
 
 from metaaudit.errors import RunError
+from metaaudit.findings import Findings
 from metaaudit.inputs.task_set import SETS
 from metaaudit.runs.atomic import resolved
-from metaaudit.runs.tables import InstanceRow, TaskRow, read_csv
+from metaaudit.runs.tables import InstanceRow, ItemRow, TaskRow, read_csv
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 SIGN = (
     "Positive influence = harmful: to first order, including the item raises the evaluation loss "
     "by that much, and removing it lowers it."
 )
 
-FILES = ("tasks.csv", "instances.csv", "scores.h5", "findings.json", "manifest.json")
+FILES = (
+    *("tasks.csv", "instances.csv", "items.csv"),
+    *("scores.h5", "findings.json", "manifest.json"),
+)
 """What a run folder is made of."""
 
 _MANIFEST_KEYS = (
     *("metaaudit_version", "config", "seeds", "packages", "device", "dtype", "task_batch"),
-    *("cache", "timings_s", "peak_memory_mb", "warnings", "checkpoint.path", "checkpoint.sha256"),
+    *("cache", "timings_s", "peak_memory_mb", "warnings", "checkpoints"),
     *(f"data.{part}.{key}" for part in ("train", "eval") for key in ("format", "sha256")),
     *(f"data.{part}.{key}" for part in ("train", "eval") for key in ("n_tasks", "n_instances")),
-    *(f"coverage.{key}" for key in ("tasks", "instances", "eval_tasks")),
+    *(f"coverage.{key}" for key in ("tasks", "instances", "items", "eval_tasks")),
     *(f"evaluation.{key}" for key in ("mean_loss", "mean_accuracy")),
     *(f"solver.{key}" for key in ("method", "curvature", "solver", "damping", "delta")),
     *(f"solver.{key}" for key in ("tolerance", "converged", "residual_history")),
     "solver.curvature_scale",
 )
-_COUNTS = ("tasks", "harmful_tasks", "instances", "mislabeled_instances")
-_FINDINGS_KEYS = (*(f"counts.{key}" for key in _COUNTS), "warnings")
 
 ThumbnailKey = tuple[str, str, int]
 """``(task_id, set, index)`` of one occurrence."""
@@ -54,6 +57,7 @@ class SavedRun:
         path: The folder.
         tasks: ``tasks.csv``, most harmful first.
         instances: ``instances.csv``, most suspicious first.
+        items: ``items.csv``, most suspicious first.
         findings: ``findings.json``.
         manifest: ``manifest.json``.
     """
@@ -61,7 +65,8 @@ class SavedRun:
     path: Path
     tasks: list[TaskRow]
     instances: list[InstanceRow]
-    findings: dict[str, Any]
+    items: list[ItemRow]
+    findings: Findings
     manifest: dict[str, Any]
 
     @classmethod
@@ -84,11 +89,11 @@ class SavedRun:
                 "score again with this version",
             )
         _check_keys(path / "manifest.json", manifest, _MANIFEST_KEYS)
-        findings = _read_json(path / "findings.json")
-        _check_keys(path / "findings.json", findings, _FINDINGS_KEYS)
+        findings = _read_findings(path / "findings.json")
         tasks = read_csv(TaskRow, path / "tasks.csv")
         instances = read_csv(InstanceRow, path / "instances.csv")
-        for name, rows in (("tasks", tasks), ("instances", instances)):
+        items = read_csv(ItemRow, path / "items.csv")
+        for name, rows in (("tasks", tasks), ("instances", instances), ("items", items)):
             wanted = manifest["coverage"][name]
             if len(rows) != wanted:
                 raise RunError(
@@ -97,7 +102,7 @@ class SavedRun:
                     f"{wanted}, as in manifest.json",
                     "score again into a new folder",
                 )
-        return cls(path, tasks, instances, findings, manifest)
+        return cls(path, tasks, instances, items, findings, manifest)
 
     @cached_property
     def task_influence(self) -> tuple[list[str], list[str], npt.NDArray[np.float64]]:
@@ -108,6 +113,17 @@ class SavedRun:
         """
         with self._arrays() as file:
             return _texts(file["task_ids"]), _texts(file["eval_ids"]), file["task_influence"][()]
+
+    @cached_property
+    def null_scores(self) -> npt.NDArray[np.float64]:
+        """Mislabel scores ``[n]`` of the evaluation tasks' instances, whose labels are trusted.
+
+        Raises:
+            RunError: The file is missing or damaged.
+        """
+        with self._arrays() as file:
+            scores: npt.NDArray[np.float64] = file["evaluation/mislabel_score"][()]
+            return scores
 
     @cached_property
     def class_names(self) -> dict[str, list[str]]:
@@ -177,6 +193,19 @@ def _holds(value: Any, dotted: str) -> bool:
 
 def _texts(dataset: h5py.Dataset) -> list[str]:
     return [text.decode() for text in dataset[()]]
+
+
+def _read_findings(path: Path) -> Findings:
+    try:
+        return Findings.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        key = ".".join(map(str, first["loc"]))
+        lacks = first["type"] == "missing"
+        what = f"lacks {key}" if lacks else f"cannot be read ({key}: {first['msg']})"
+        raise RunError(path, what, "a finished run", "score again into a new folder") from None
+    except OSError as error:
+        raise RunError(path, f"cannot be read ({error.strerror})", "a finished run") from None
 
 
 def _read_json(path: Path) -> dict[str, Any]:

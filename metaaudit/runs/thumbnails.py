@@ -34,23 +34,34 @@ def thumbnails(
 ) -> Thumbnails | None:
     """Pictures of all instances of some tasks and of some single instances, each once.
 
+    A single instance whose picture is there already, since it occurs elsewhere too, adds none.
+
     Returns:
         ``None`` where the inputs are no images with 1 or 3 channels.
     """
     shape = task_set.pool.input_shape
     if len(shape) not in (2, 3) or (len(shape) == 3 and shape[0] not in (1, 3)):
         return None
-    places: dict[Place, None] = {}
-    for row in whole_tasks:
-        for name in SETS:
-            places.update(
-                ((row, name, index), None) for index in range(len(task_set.tasks[row].rows(name)))
-            )
-    places.update((place, None) for place in worst_instances)
+    places = [
+        (row, name, index)
+        for row in dict.fromkeys(whole_tasks)
+        for name in SETS
+        for index in range(len(task_set.tasks[row].rows(name)))
+    ]
+    there = {_pool_row(task_set, place) for place in places}
+    for place in worst_instances:
+        if (pool_row := _pool_row(task_set, place)) not in there:
+            there.add(pool_row)
+            places.append(place)
     if not places:
         return None
-    rows = np.array([task_set.tasks[row].rows(name)[index] for row, name, index in places])
-    return Thumbnails(np.stack([_picture(task_set.pool, row) for row in rows]), list(places))
+    pictures = [_picture(task_set.pool, _pool_row(task_set, place)) for place in places]
+    return Thumbnails(np.stack(pictures), places)
+
+
+def _pool_row(task_set: TaskSet, place: Place) -> int:
+    row, name, index = place
+    return int(task_set.tasks[row].rows(name)[index])
 
 
 def _picture(pool: ImagePool, row: int) -> npt.NDArray[np.uint8]:

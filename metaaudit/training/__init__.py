@@ -2,7 +2,15 @@
 
 from metaaudit.training.checkpointing import TrainingFiles
 from metaaudit.training.meta_trainer import MetaTrainer
-from metaaudit.training.planting import Planted, plant
+from metaaudit.training.planting import Planted, flip_labels, plant
 from metaaudit.training.state import Epoch, TrainingState
 
-__all__ = ["Epoch", "MetaTrainer", "Planted", "TrainingFiles", "TrainingState", "plant"]
+__all__ = [
+    "Epoch",
+    "MetaTrainer",
+    "Planted",
+    "TrainingFiles",
+    "TrainingState",
+    "flip_labels",
+    "plant",
+]

@@ -41,8 +41,16 @@ class TrainingFiles:
             source: Hash of the source code that defines the model.
 
         Raises:
-            CheckpointError: The checkpoint is to have another format than safetensors.
+            CheckpointError: There are several checkpoints, or the one is to have another format
+                than safetensors.
         """
+        if isinstance(config.checkpoint, list):
+            raise CheckpointError(
+                "checkpoint",
+                f"names {len(config.checkpoint)} files",
+                "the one that training is to write",
+                "--set checkpoint=FILE, with a training.seed for each",
+            )
         if config.checkpoint.suffix != ".safetensors":
             raise CheckpointError(
                 config.checkpoint,

@@ -86,6 +86,55 @@ def plant(
     )
 
 
+def flip_labels(
+    task_set: TaskSet,
+    share: float,
+    *,
+    seed: int,
+    sets: tuple[SetName, ...] = SETS,
+    confusable: bool = False,
+) -> Planted:
+    """Plants wrong labels in a share of all instances, whatever their task.
+
+    Args:
+        task_set: Correct tasks.
+        share: Of the instances of ``sets``, chosen without replacement.
+        seed: Seed of every choice.
+        sets: Whether support or query instances change, or both.
+        confusable: Whether a label becomes that of the class of its task whose mean image is
+            nearest to the mean image of its own, in place of any other.
+    """
+    rng = np.random.default_rng(seed)
+    places = list(task_set.instances())
+    candidates = np.array([i for i, (_, name, _) in enumerate(places) if name in sets])
+    chosen = np.sort(rng.permutation(candidates)[: round(share * len(candidates))])
+    labels = [{name: task.labels(name).copy() for name in SETS} for task in task_set.tasks]
+    for i in chosen.tolist():
+        row, name, index = places[i]
+        given, ways = int(labels[row][name][index]), len(set(task_set.tasks[row].support_y))
+        if confusable:
+            labels[row][name][index] = _nearest_class(task_set, row, given)
+        else:
+            labels[row][name][index] = (given + rng.integers(1, ways)) % ways
+    tasks = tuple(_relabelled(task, own) for task, own in zip(task_set.tasks, labels, strict=True))
+    wrong = np.zeros(len(places), dtype=np.bool_)
+    wrong[chosen] = True
+    flipped = tuple(sorted({places[i][0] for i in chosen.tolist()}))
+    return Planted(TaskSet(task_set.pool, tasks), flipped, (), wrong, task_set)
+
+
+def _nearest_class(task_set: TaskSet, row: int, label: int) -> int:
+    """The other class of a task whose mean image is nearest to that of a class."""
+    task = task_set.tasks[row]
+    rows = np.concatenate([task.support, task.query])
+    labels = np.concatenate([task.support_y, task.query_y])
+    values = task_set.pool.values(rows).reshape(len(rows), -1)
+    means = {c: values[labels == c].mean(axis=0) for c in np.unique(labels).tolist()}
+    others = [c for c in means if c != label]
+    nearest: int = min(others, key=lambda c: float(np.square(means[c] - means[label]).sum()))
+    return nearest
+
+
 def _flip(task: Task, share: float, rng: np.random.Generator) -> Task:
     n, m = task.shape
     labels = np.concatenate([task.support_y, task.query_y])

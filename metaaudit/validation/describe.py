@@ -50,7 +50,7 @@ def _model_lines(problem: Problem, weights: Weights) -> list[str]:
         f"model: {sum(p.numel() for p in weights.params.values())} parameters in "
         f"{len(weights.params)} tensors; {_normalisation(problem)}",
         f"learner: {config.learner.name}{f' ({settings})' if settings else ''}",
-        f"checkpoint: {config.checkpoint} (sha256 {weights.sha256[:12]})",
+        f"checkpoint: {weights.path} (sha256 {weights.sha256[:12]})",
         f"mapping: {summary}",
         *(f"  {line}" for line in tensors),
     ]

@@ -15,14 +15,23 @@ import pytest
 from metaaudit import __version__
 from metaaudit.config.tasks import ValuesConfig
 from metaaudit.inputs.episodes import read_episodes
+from metaaudit.runs.saved import FILES
 from tests.small import DATA, QUERIES, SHOTS, WAYS, Case, cli, files, shell, succeeds, write_case
 
-TASK_COLUMNS = "rank,task_id,influence,influence_z,harmful,label_noise,outer_loss,grad_norm"
+TASK_COLUMNS = (
+    "rank,task_id,influence,influence_low,influence_high,influence_spread,influence_z,harmful_q,"
+    "harmful,label_noise,noisy_q,contradiction,contradictory_q,outlier_z,outlier_q,duplicates,"
+    "kinds,alignment,outer_loss,grad_norm,content"
+)
 INSTANCE_COLUMNS = (
-    "rank,task_id,set,index,instance_id,label,suggested_label,mislabel_score,mislabeled,"
+    "rank,task_id,set,index,instance_id,label,suggested_label,mislabel_score,q_value,mislabeled,"
     "influence,loss"
 )
-RUN_FILES = {"tasks.csv", "instances.csv", "scores.h5", "findings.json", "manifest.json"}
+ITEM_COLUMNS = (
+    "rank,instance_id,label,suggested_label,occurrences,flagged,mislabel_score,q_value,mislabeled,"
+    "influence,content"
+)
+RUN_FILES = {*FILES}
 REPRODUCED = sorted(RUN_FILES - {"manifest.json"})  # the manifest holds times
 COMMANDS = ("demo", "init", "validate", "train", "score", "report", "prune")
 
@@ -141,10 +150,11 @@ def test_dry_run_writes_nothing(trained_case: Case, cache_dir: Path) -> None:
     assert not (trained_case.folder / "b").exists()
 
 
-def test_run_folder_holds_the_five_files(run: Path) -> None:
+def test_run_folder_holds_its_files(run: Path) -> None:
     assert set(files(run)) == RUN_FILES
     assert (run / "tasks.csv").read_text().splitlines()[0] == TASK_COLUMNS
     assert (run / "instances.csv").read_text().splitlines()[0] == INSTANCE_COLUMNS
+    assert (run / "items.csv").read_text().splitlines()[0] == ITEM_COLUMNS
 
 
 def test_tasks_are_ranked_most_harmful_first(run: Path) -> None:
@@ -242,22 +252,30 @@ def test_findings_and_manifest_are_json_without_nan(run: Path) -> None:
     findings = strict_json(run / "findings.json")
     flagged = [row for row in table(run / "instances.csv") if row["mislabeled"] == "true"]
     harmful = [row for row in table(run / "tasks.csv") if row["harmful"] == "true"]
-    assert findings["schema_version"] == 1
-    assert findings["counts"] == {
-        "tasks": N_TASKS,
-        "harmful_tasks": len(harmful),
-        "instances": N_INSTANCES,
-        "mislabeled_instances": len(flagged),
-    }
-    assert [row["rank"] for row in findings["mislabeled_instances"]] == [
-        int(row["rank"]) for row in flagged
-    ]
+    items = table(run / "items.csv")
+    counts = findings["counts"]
+    assert findings["schema_version"] == 2
+    assert (counts["tasks"], counts["instances"], counts["items"]) == (
+        N_TASKS,
+        N_INSTANCES,
+        len(items),
+    )
+    assert counts["mislabeled_instances"] == len(flagged)
+    assert counts["flagged"]["harmful"] == len(harmful)
+    mislabeled = [row["instance_id"] for row in items if row["mislabeled"] == "true"]
+    assert [
+        one["subject"]
+        for one in findings["findings"]
+        if one["rule"] == "mislabeled" and one["flagged"]
+    ] == mislabeled
     manifest = strict_json(run / "manifest.json")
     assert manifest["config"]["influence"]["curvature"] == "task-fisher"
-    assert len(manifest["checkpoint"]["sha256"]) == 64
+    (checkpoint,) = manifest["checkpoints"]
+    assert len(checkpoint["sha256"]) == 64
     assert manifest["coverage"] == {
         "tasks": N_TASKS,
         "instances": N_INSTANCES,
+        "items": len(items),
         "eval_tasks": N_EVAL,
     }
     assert {target["status"] for target in manifest["solver"]["targets"]} == {"converged"}
@@ -293,7 +311,7 @@ def test_scores_do_not_depend_on_the_task_batch(
         with h5py.File(run / "scores.h5") as file:
             found[batch] = {
                 name: file[name][()]
-                for name in ("task_influence", "instances/influence", "instances/crossfit_loss")
+                for name in ("task_influence", "instances/influence", "instances/signal")
             }
     for batch in (1, 3):
         for name, values in found[10].items():
@@ -336,7 +354,7 @@ def test_report_in_every_format(run: Path, tmp_path: Path) -> None:
     for path in paths.values():
         assert worst in path.read_text(encoding="utf-8"), path.name
     assert strict_json(paths["json"])
-    assert len(table(paths["csv"])) == N_TASKS + N_INSTANCES
+    assert len(table(paths["csv"])) == N_TASKS + N_INSTANCES + len(table(run / "items.csv"))
     html = paths["html"].read_text(encoding="utf-8")
     assert "data:image/png" in html
     assert 'src="http' not in html
@@ -356,17 +374,13 @@ def test_report_without_a_format_prints_tables(run: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".h5"])
-@pytest.mark.parametrize(
-    ("drop", "by"), [("tasks", "label_noise"), ("instances", "mislabel_score")]
-)
-def test_pruned_tasks_read_back_and_can_be_scored(
-    trained_case: Case, suffix: str, drop: str, by: str
-) -> None:
+def test_pruned_tasks_read_back_and_can_be_scored(trained_case: Case, suffix: str) -> None:
     run = trained_case.score()
     before = files(trained_case.folder)
     new = trained_case.folder / f"pruned{suffix}"
     plan_file = trained_case.folder / "plan.json"
-    options = ("--drop", drop, "--by", by, "--max-fraction", 0.25, "--plan", plan_file)
+    options = ("--drop", "tasks", "--by", "label_noise", "--max-fraction", 0.25)
+    options = (*options, "--plan", plan_file)
 
     told = succeeds(cli("prune", run, *options)).stdout
     plan = strict_json(plan_file)
@@ -380,18 +394,9 @@ def test_pruned_tasks_read_back_and_can_be_scored(
     assert {name: after[name] for name in before} == before
 
     pruned = read_episodes(new, ValuesConfig())
-    gone = {(item["task_id"], item["set"], item["instance_id"]) for item in plan["items"]}
+    gone = {item["task_id"] for item in plan["items"]}
     original = read_episodes(trained_case.folder / "train.npz", ValuesConfig())
-    if drop == "tasks":
-        dropped = {task_id for task_id, _, _ in gone}
-        assert pruned.task_ids == [name for name in original.task_ids if name not in dropped]
-    else:
-        assert pruned.n_instances == original.n_instances - len(plan["items"])
-        left = {
-            (pruned.tasks[row].task_id, name, pruned.pool.ids[pruned.tasks[row].rows(name)[index]])
-            for row, name, index in pruned.instances()
-        }
-        assert not left & gone
+    assert pruned.task_ids == [name for name in original.task_ids if name not in gone]
     again = trained_case.score("again", "--set", f"tasks.train={new.name}")
     assert len(table(again / "instances.csv")) == pruned.n_instances
     assert len(table(again / "tasks.csv")) == len(pruned)
@@ -399,10 +404,10 @@ def test_pruned_tasks_read_back_and_can_be_scored(
 
 def test_plan_goes_into_the_run_by_default(trained_case: Case) -> None:
     run = trained_case.score()
-    options = ("--drop", "instances", "--by", "mislabel_score", "--max-fraction", 0.1)
+    options = ("--drop", "tasks", "--by", "label_noise", "--max-fraction", 0.25)
     shown = succeeds(cli("prune", run, *options)).stdout
     assert f"plan: {run / 'prune.json'}" in shown
-    assert strict_json(run / "prune.json")["drop"] == "instances"
+    assert strict_json(run / "prune.json")["drop"] == "tasks"
     succeeds(cli("report", run))
 
 

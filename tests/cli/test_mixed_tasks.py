@@ -154,7 +154,7 @@ def test_scores_do_not_depend_on_how_many_tasks_are_computed_at_once(
         assert found["task_ids"][:].tolist() == wanted["task_ids"][:].tolist()
         for what in (
             "task_influence",
-            *(f"instances/{name}" for name in ("influence", "loss", "crossfit_loss")),
+            *(f"instances/{name}" for name in ("influence", "loss", "signal")),
             "instances/mislabel_score",
         ):
             assert wanted[what][:].any()
@@ -179,7 +179,7 @@ def test_a_task_does_not_depend_on_the_shapes_of_the_others(
             assert float(row[what]) == pytest.approx(float(wanted[task_id][what]), rel=SAME)
     for task_id, values in influences(run).items():
         check_same(values, influences(every)[task_id])
-    for what in ("loss", "crossfit_loss"):
+    for what in ("loss", "signal"):
         together = of_instances(every, what)
         for task_id, values in of_instances(run, what).items():
             check_same(values, together[task_id])

@@ -31,12 +31,12 @@ def defaults(section: Section) -> None:
         value = getattr(section, name)
         if type(section) is TrainSplitConfig and name == "classes":
             continue  # whether it is needed depends on the data set
-        if not field.is_required():
+        if isinstance(value, Section):
+            defaults(value)
+        elif not field.is_required():
             assert value == field.get_default(call_default_factory=True), (
                 f"{type(section).__name__}.{name}"
             )
-        elif isinstance(value, Section):
-            defaults(value)
 
 
 def test_template_equals_the_defaults(tmp_path: Path) -> None:

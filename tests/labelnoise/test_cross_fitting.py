@@ -1,47 +1,51 @@
-"""Cross-fitting against a plain loop, and confident learning on worked cases."""
+"""Cross-fitting against a plain loop, and the choice of the number of steps."""
+
+from __future__ import annotations
 
 import numpy as np
 import pytest
 import torch
 
-from metaaudit.bilevel import Batching, Objective, over_tasks
+from metaaudit.bilevel import Objective, over_tasks
 from metaaudit.config.mislabel import MislabelConfig
-from metaaudit.config.model import MlpConfig
-from metaaudit.demo.digits import digit_tasks
 from metaaudit.inputs.task_set import Task, TaskSet
-from metaaudit.labelnoise import assign_folds, cross_fit, label_noise
-from metaaudit.labelnoise.confident import confidently_other
-from metaaudit.learners import MAML
-from metaaudit.models import build_model
+from metaaudit.labelnoise import assign_folds, best_steps, cross_fit, mean_probabilities
+from metaaudit.labelnoise import cross_fitting as module
+from metaaudit.models import Params
+from tests.labelnoise.made_tasks import (
+    WAYS,
+    Case,
+    batching,
+    given_labels,
+    learner_case,
+    made_tasks,
+    sure_of,
+)
+
+FOLDS = MislabelConfig(folds=5)
 
 
 @pytest.fixture(scope="module")
-def case():
-    task_set, _ = digit_tasks(n_train=3, n_eval=1, ways=3, shots=4, queries=3, seed=0)
-    config = MlpConfig(name="mlp", hidden=[8], ways=3)
-    model = build_model(config, input_shape=(1, 8, 8), ways=3)
-    model = model.to(torch.device("cpu"), torch.float64)
-    return Objective(model, MAML(0.1, 2)), model.initial(), task_set
+def case() -> Case:
+    return learner_case()
 
 
-def batching(size=2):
-    return Batching(size, torch.device("cpu"), torch.float64)
-
-
-def by_hand(objective, params, task_set, config):
+def by_hand(
+    objective: Objective, params: Params, task_set: TaskSet, config: MislabelConfig
+) -> np.ndarray:
     """Every fold fitted on its own, on a support that does not hold the fold."""
     results = []
     for task in task_set.tasks:
         rows = np.concatenate([task.support, task.query])
         labels = np.concatenate([task.support_y, task.query_y])
-        result = np.empty((len(rows), 3))
+        result = np.empty((len(rows), WAYS))
         folds = assign_folds(task, config.folds, (config.seed, 0))
         for fold in np.unique(folds):
             kept, held = folds != fold, folds == fold
             cut = Task("cut", rows[kept], labels[kept], rows[held], labels[held])
             (batch,) = batching(1).batches(TaskSet(task_set.pool, (cut,)))
 
-            def predict(params, w, v, data):
+            def predict(params, w, v, data):  # type: ignore[no-untyped-def]
                 return objective.forward(objective.adapt(params, w, data), data.query_x)
 
             logits = over_tasks(predict, params, batch.data)[0]
@@ -50,13 +54,19 @@ def by_hand(objective, params, task_set, config):
     return np.concatenate(results)
 
 
-def test_weights_of_zero_hold_a_fold_out(case):
+def test_weights_of_zero_hold_a_fold_out(case: Case) -> None:
     config = MislabelConfig(folds=5, seed=1)
     found = cross_fit(*case, batching(), config)
     np.testing.assert_allclose(found, by_hand(*case, config), rtol=1e-9, atol=1e-12)
 
 
-def test_a_label_never_reaches_its_own_prediction(case):
+def test_tasks_of_several_sizes_keep_their_places() -> None:
+    case = learner_case(sizes=(0, 2, 0, 1))
+    found = cross_fit(*case, batching(3), FOLDS)
+    np.testing.assert_allclose(found, by_hand(*case, FOLDS), rtol=1e-9, atol=1e-12)
+
+
+def test_a_label_never_reaches_its_own_prediction(case: Case) -> None:
     objective, params, task_set = case
     task = task_set.tasks[0]
     before = cross_fit(objective, params, TaskSet(task_set.pool, (task,)), batching(), FOLDS)
@@ -66,7 +76,7 @@ def test_a_label_never_reaches_its_own_prediction(case):
     # The same folds are used although stratification would now cut others.
     folds = assign_folds(task, FOLDS.folds, (FOLDS.seed, 0))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("metaaudit.labelnoise.cross_fitting.assign_folds", lambda *_: folds)
+        patch.setattr(module, "assign_folds", lambda *_: folds)
         after = cross_fit(objective, params, TaskSet(task_set.pool, (changed,)), batching(), FOLDS)
     place = len(task.support) + 2
     same_fold = folds == folds[place]
@@ -74,12 +84,10 @@ def test_a_label_never_reaches_its_own_prediction(case):
     assert np.abs(after[~same_fold] - before[~same_fold]).max() > 1e-4
 
 
-FOLDS = MislabelConfig(folds=5)
-
-
-def test_results_do_not_depend_on_batch_or_order(case):
+def test_results_do_not_depend_on_batch_or_order(case: Case) -> None:
     objective, params, task_set = case
-    reference = cross_fit(objective, params, task_set, batching(3), FOLDS)
+    # 15 tasks at once are 3 of 5 folds.
+    reference = cross_fit(objective, params, task_set, batching(15), FOLDS)
     np.testing.assert_allclose(
         cross_fit(objective, params, task_set, batching(1), FOLDS), reference, rtol=1e-10
     )
@@ -88,15 +96,36 @@ def test_results_do_not_depend_on_batch_or_order(case):
     np.testing.assert_allclose(np.concatenate(parts[::-1]), reference, rtol=1e-10)
 
 
-def test_repeats_average_probabilities(case):
-    objective, params, task_set = case
-    both = cross_fit(objective, params, task_set, batching(), MislabelConfig(folds=5, repeats=2))
+def test_repeats_average_probabilities(case: Case) -> None:
+    both = cross_fit(*case, batching(), MislabelConfig(folds=5, repeats=2))
     np.testing.assert_allclose(np.exp(both).sum(axis=1), 1, rtol=1e-12)
-    one = cross_fit(objective, params, task_set, batching(), FOLDS)
-    assert np.abs(both - one).max() > 1e-6
+    first = cross_fit(*case, batching(), FOLDS)
+    # Twice the first one less the first is the second, which has a partition of its own.
+    second = 2 * np.exp(both) - np.exp(first)
+    np.testing.assert_allclose(second.sum(axis=1), 1, rtol=1e-12)
+    assert (second > 0).all()
+    assert np.abs(second - np.exp(first)).max() > 1e-6
 
 
-def test_folds_are_stratified_and_stable(case):
+def test_the_mean_is_one_of_probabilities() -> None:
+    p = np.array([[[0.9, 0.1]], [[0.2, 0.8]]])
+    # Logits may be shifted by anything.
+    logits = [np.log(p[0]) + 100, np.log(p[1]) - 7]
+    np.testing.assert_allclose(np.exp(mean_probabilities(logits)), [[0.55, 0.45]], rtol=1e-12)
+
+
+def test_the_mean_of_very_small_probabilities_does_not_vanish() -> None:
+    found = mean_probabilities([np.array([[0.0, -2000.0]]), np.array([[0.0, -3000.0]])])
+    np.testing.assert_allclose(found, [[0, -2000 - np.log(2)]], rtol=1e-12)
+
+
+def test_progress_counts_every_task_of_every_repeat(case: Case) -> None:
+    told: list[int] = []
+    cross_fit(*case, batching(), MislabelConfig(folds=5, repeats=2), told.append)
+    assert sum(told) == 2 * len(case[2])
+
+
+def test_folds_are_stratified_and_stable(case: Case) -> None:
     task = case[2].tasks[0]
     folds = assign_folds(task, 7, (0, 0))
     labels = np.concatenate([task.support_y, task.query_y])
@@ -109,7 +138,7 @@ def test_folds_are_stratified_and_stable(case):
     assert assign_folds(task, 100, (0, 0)).max() == len(labels) - 1
 
 
-def test_an_image_in_both_sets_is_in_one_fold(case):
+def test_an_image_in_both_sets_is_in_one_fold(case: Case) -> None:
     task = case[2].tasks[0]
     query = task.query.copy()
     query[0] = task.support[5]
@@ -118,17 +147,18 @@ def test_an_image_in_both_sets_is_in_one_fold(case):
     for seed in range(5):
         folds = assign_folds(shared, 6, (seed, 0))
         n = len(task.support)
-        assert folds[n] == folds[5] and folds[n + 1] == folds[6]
+        assert folds[n] == folds[5]
+        assert folds[n + 1] == folds[6]
 
 
-def test_a_fit_that_diverges_stays_in_its_fold(case, monkeypatch):
+def test_a_fit_that_diverges_stays_in_its_fold(case: Case) -> None:
     objective, params, task_set = case
     task_set = task_set.select([0])
     folds = assign_folds(task_set.tasks[0], FOLDS.folds, (FOLDS.seed, 0))
     clean = cross_fit(objective, params, task_set, batching(), FOLDS)
 
     class Diverging:
-        def adapt(self, forward, loss, params, support):
+        def adapt(self, forward, loss, params, support):  # type: ignore[no-untyped-def]
             adapted = objective.learner.adapt(forward, loss, params, support)
             held_out = int(np.flatnonzero(folds == 2)[0])
             factor = torch.where(support.weights[held_out] == 0, torch.inf, 1.0)
@@ -140,49 +170,58 @@ def test_a_fit_that_diverges_stays_in_its_fold(case, monkeypatch):
     assert not np.isfinite(found[folds == 2]).any()
 
 
-def test_outputs_that_a_task_lacks_do_not_count(case):
-    task_set = case[2].select([0])
-    three = np.log(np.random.default_rng(0).dirichlet([1, 1, 1], task_set.n_instances))
-    five = np.hstack([three + np.log(0.5), np.full((len(three), 2), np.log(0.25))])
-    narrow, wide = label_noise(three, task_set), label_noise(five, task_set)
-    np.testing.assert_allclose(wide.score, narrow.score, rtol=1e-12)
-    assert np.array_equal(wide.mislabeled, narrow.mislabeled)
+@pytest.mark.parametrize(
+    ("steps", "right", "best"),
+    [
+        (4, {1: 3, 2: 4, 4: 5, 8: 9, 16: 8}, 8),
+        (4, {1: 3, 2: 9, 4: 5, 8: 9, 16: 9}, 2),
+        (4, {1: 0, 2: 0, 4: 0, 8: 0, 16: 0}, 1),
+        (1, {1: 2, 2: 3, 4: 4}, 4),
+        (5, {1: 2, 2: 3, 5: 4, 10: 7, 20: 7}, 10),
+    ],
+)
+def test_the_most_accurate_number_of_steps_and_the_fewer_on_ties(
+    steps: int, right: dict[int, int], best: int
+) -> None:
+    task_set = made_tasks([([0, 1, 2], [0, 1, 2])] * 2)
+    labels = given_labels(task_set)
+
+    def tried(count: int, *_: object) -> np.ndarray:
+        said = np.where(np.arange(len(labels)) < right.pop(count), labels, (labels + 1) % 3)
+        return sure_of(said, 3, 0.8)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "cross_fit", tried)
+        found = best_steps(lambda count: count, steps, {}, task_set, batching(), FOLDS)  # type: ignore[arg-type, return-value]
+    assert found == best
+    assert not right, "all of them are tried, each once"
 
 
-def test_a_flagged_label_has_another_suggestion():
-    # 0 is confident (0.40 >= 0.35) but less likely than the given label: no reason to doubt it.
-    probabilities = np.array([[0.35, 0.65], [0.40, 0.60], [0.1, 0.9]])
-    labels = np.array([0, 1, 1])
-    assert confidently_other(probabilities, labels).tolist() == [False, False, False]
+def test_the_number_of_steps_is_chosen_on_the_first_few_tasks() -> None:
+    task_set = made_tasks([([0, 1], [0, 1])] * 45)
+    seen: list[list[str]] = []
+
+    def tried(_: object, __: object, some: TaskSet, *___: object) -> np.ndarray:
+        seen.append(some.task_ids)
+        return sure_of(given_labels(some), 2, 0.8)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "cross_fit", tried)
+        best_steps(lambda count: count, 1, {}, task_set, batching(), FOLDS)  # type: ignore[arg-type, return-value]
+    assert {tuple(ids) for ids in seen} == {tuple(f"task-{k}" for k in range(40))}
 
 
-def test_confident_learning_on_a_worked_case():
-    probabilities = np.array(
-        [
-            [0.9, 0.1, 0.0],  # 0: confident, right
-            [0.7, 0.3, 0.0],
-            [0.1, 0.9, 0.0],  # labelled 0, confidently 1
-            [0.2, 0.8, 0.0],  # 1
-            [0.3, 0.7, 0.0],
-            [0.5, 0.5, 0.0],  # 1: not confident of either
-        ]
-    )
-    labels = np.array([0, 0, 0, 1, 1, 1])
-    # Thresholds: mean p(0) of those labelled 0 is 0.567, mean p(1) of those labelled 1 is 0.667.
-    assert confidently_other(probabilities, labels).tolist() == [False, False, True] + [False] * 3
+def test_the_chosen_number_of_steps_is_the_best_of_a_real_learner() -> None:
+    _, params, task_set = learner_case()
 
+    def with_steps(count: int) -> Objective:
+        return learner_case(count)[0]
 
-def test_label_noise_reports_share_suggestion_and_score(case):
-    task_set = case[2].select([0])
-    task = task_set.tasks[0]
-    labels = np.concatenate([task.support_y, task.query_y])
-    probabilities = np.full((len(labels), 3), 0.05)
-    probabilities[np.arange(len(labels)), labels] = 0.9
-    probabilities[4] = [0.02, 0.02, 0.02]
-    probabilities[4, (labels[4] + 1) % 3] = 0.96
-    found = label_noise(np.log(probabilities), task_set)
-    assert found.label_noise == pytest.approx([1 / len(labels)])
-    assert np.flatnonzero(found.mislabeled).tolist() == [4]
-    assert found.suggested[4] == (labels[4] + 1) % 3
-    assert found.score[4] == pytest.approx(0.98) and found.score[0] == pytest.approx(0.1)
-    assert found.loss[0] == pytest.approx(-np.log(0.9))
+    def accuracy(count: int) -> float:
+        found = cross_fit(with_steps(count), params, task_set, batching(), FOLDS)
+        return float((found.argmax(axis=1) == given_labels(task_set)).mean())
+
+    found = best_steps(with_steps, 8, params, task_set, batching(), FOLDS)
+    tried = {count: accuracy(count) for count in (1, 4, 8, 16, 32)}
+    assert tried[1] < max(tried.values()), "the choice matters"
+    assert found == min(count for count in tried if tried[count] == max(tried.values()))

@@ -75,6 +75,35 @@ def test_even_the_greediest_plan_leaves_tasks_that_can_be_adapted_to(tmp_path: P
         assert len(task.query) == 1
 
 
+def test_labels_are_changed_and_the_rest_is_untouched(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    tasks = scored_tasks(run)
+    before = [task.support_y.tolist() for task in tasks.tasks]
+    changed = apply_plan(make_plan(run, None, "mislabeled", 1.0), tasks)
+    assert [task.support_y.tolist() for task in changed.tasks] == [
+        *[[1, *labels[1:]] for labels in before[:2]],
+        *before[2:],
+    ]
+    assert [task.support_y.tolist() for task in tasks.tasks] == before
+    for old, new in zip(tasks.tasks, changed.tasks, strict=True):
+        np.testing.assert_array_equal(new.support, old.support)
+        np.testing.assert_array_equal(new.query_y, old.query_y)
+
+
+def test_one_plan_can_drop_and_relabel_in_one_task(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    tasks = scored_tasks(run)
+    plan = make_plan(run, None, "mislabeled", 0.02)
+    (item,) = plan.items
+    moved = item.model_copy(update={"index": 2, "instance_id": "image-0-support-2"})
+    plan = plan.model_copy(
+        update={"items": (item.model_copy(update={"kind": "drop", "new_label": None}), moved)}
+    )
+    changed = apply_plan(plan, tasks).tasks[0]
+    np.testing.assert_array_equal(changed.support, tasks.tasks[0].support[1:])
+    assert changed.support_y.tolist() == [1, 1, 1]
+
+
 def test_an_empty_plan_changes_nothing(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run")
     tasks = scored_tasks(run)

@@ -21,7 +21,7 @@ KEYS = [
     ("manifest.json", "config"),
     ("manifest.json", "warnings"),
     ("findings.json", "counts"),
-    ("findings.json", "counts.harmful_tasks"),
+    ("findings.json", "counts.flagged"),
     ("findings.json", "warnings"),
 ]
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from metaaudit.inputs.task_set import SETS, TaskSet
-from metaaudit.training import Planted, plant
+from metaaudit.inputs.task_set import SETS, ImagePool, SetName, Task, TaskSet
+from metaaudit.training import Planted, flip_labels, plant
 from metaaudit.training.planting import COLUMNS
 from tests.small import digits
 
@@ -127,3 +127,98 @@ def test_csv_lists_every_wrong_label(planted: Planted, clean: TaskSet) -> None:
 def test_more_tasks_than_there_are(clean: TaskSet) -> None:
     with pytest.raises(ValueError, match=r"8 \+ 5 tasks to plant in, 12 given"):
         plant(clean, flip_tasks=8, flip_share=0.1, permute_tasks=5, seed=0)
+
+
+@pytest.mark.parametrize("sets", [SETS, ("support",), ("query",)])
+@pytest.mark.parametrize("confusable", [False, True])
+@pytest.mark.parametrize("share", [0.0, 0.05, 0.3, 1.0])
+def test_a_share_of_all_labels_is_flipped(
+    clean: TaskSet, sets: tuple[SetName, ...], confusable: bool, share: float
+) -> None:
+    found = flip_labels(clean, share, seed=0, sets=sets, confusable=confusable)
+    candidates = np.array([name in sets for _, name, _ in clean.instances()])
+    assert found.wrong.sum() == round(share * candidates.sum())
+    assert not found.wrong[~candidates].any()
+    changed = [
+        found.task_set.tasks[row].labels(name)[index] != clean.tasks[row].labels(name)[index]
+        for row, name, index in clean.instances()
+    ]
+    assert np.array_equal(found.wrong, changed)
+    of_task = found.wrong.reshape(len(clean), SIZE).any(axis=1)
+    assert found.flipped == tuple(np.flatnonzero(of_task))
+    assert found.permuted == ()
+    assert found.clean is clean
+    assert found.task_set.pool is clean.pool
+    for before, after in zip(clean.tasks, found.task_set.tasks, strict=True):
+        assert (after.task_id, after.class_names) == (before.task_id, before.class_names)
+        for name in SETS:
+            np.testing.assert_array_equal(after.rows(name), before.rows(name))
+            assert set(after.labels(name)) <= set(range(WAYS))
+
+
+def test_flipped_labels_become_any_other_class(clean: TaskSet) -> None:
+    found = flip_labels(clean, 1.0, seed=0)
+    moves = [(labels(found.task_set, row) - labels(clean, row)) % WAYS for row in range(len(clean))]
+    counts = np.bincount(np.concatenate(moves), minlength=WAYS)
+    # 480 labels, of which each of the four other classes gets 120, give or take 10.
+    assert counts[0] == 0
+    assert counts[1:].min() > 80
+
+
+def test_flipping_leaves_the_given_tasks_as_they_are(clean: TaskSet) -> None:
+    before = [labels(clean, row) for row in range(len(clean))]
+    flip_labels(clean, 0.5, seed=0)
+    assert all(np.array_equal(labels(clean, row), before[row]) for row in range(len(clean)))
+
+
+def test_flipping_is_decided_by_the_seed(clean: TaskSet) -> None:
+    first, again, other = (flip_labels(clean, 0.2, seed=seed) for seed in (0, 0, 1))
+    assert first.task_set.content_hash == again.task_set.content_hash
+    assert first.task_set.content_hash != other.task_set.content_hash
+    # The same labels are wrong in either way of choosing their new class.
+    assert np.array_equal(first.wrong, flip_labels(clean, 0.2, seed=0, confusable=True).wrong)
+
+
+def line_of_classes(places: list[float]) -> TaskSet:
+    """A task of classes that lie at these places on a line, three instances each."""
+    ways = len(places)
+    values = np.concatenate([np.array(places) + shift for shift in (-0.1, 0.0, 0.1)])
+    pool = ImagePool(values[:, None], tuple(f"image-{row}" for row in range(3 * ways)))
+    classes = np.arange(ways)
+    task = Task(
+        "line", np.arange(2 * ways), np.tile(classes, 2), np.arange(2 * ways, 3 * ways), classes
+    )
+    return TaskSet(pool, (task,))
+
+
+def test_confusable_labels_become_the_nearest_class() -> None:
+    tasks = line_of_classes([0.0, 10.0, 3.0, 12.0, 4.0])
+    found = flip_labels(tasks, 1.0, seed=0, confusable=True)
+    nearest = {0: 2, 1: 3, 2: 4, 3: 1, 4: 2}
+    assert labels(found.task_set, 0).tolist() == [nearest[c] for c in labels(tasks, 0).tolist()]
+
+
+def test_the_nearest_class_is_that_of_the_clean_labels() -> None:
+    """Labels that were flipped before do not move the mean image of a class."""
+    tasks = line_of_classes([0.0, 10.0, 3.0])
+    for seed in range(10):
+        found = flip_labels(tasks, 0.7, seed=seed, confusable=True)
+        for before, after, wrong in zip(
+            labels(tasks, 0), labels(found.task_set, 0), found.wrong, strict=True
+        ):
+            assert after == ({0: 2, 1: 2, 2: 0}[int(before)] if wrong else before)
+
+
+def test_two_classes_are_swapped() -> None:
+    tasks = digits(4, 1, 2)[0]
+    for confusable in (False, True):
+        found = flip_labels(tasks, 1.0, seed=0, confusable=confusable)
+        for row in range(4):
+            assert np.array_equal(labels(found.task_set, row), 1 - labels(tasks, row))
+
+
+def test_csv_of_flipped_labels(clean: TaskSet) -> None:
+    found = flip_labels(clean, 0.05, seed=0, sets=("query",))
+    lines = list(csv.DictReader(io.StringIO(found.csv())))
+    assert len(lines) == found.wrong.sum() == 12
+    assert {(line["kind"], line["set"]) for line in lines} == {("flipped", "query")}

@@ -1,0 +1,169 @@
+"""From probabilities to flags: which labels and which tasks are doubted, and how surely."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import expit
+
+from metaaudit.config.mislabel import MislabelConfig, Signal
+from metaaudit.inputs.task_set import Ints, TaskSet
+from metaaudit.labelnoise.calibration import Calibration, calibrate
+from metaaudit.labelnoise.items import Item, pool_items
+from metaaudit.labelnoise.judgement import Judgement, Probabilities, judge
+from metaaudit.labelnoise.task_kinds import (
+    calibration_of,
+    contradictions,
+    label_noise,
+    noisy_q_values,
+)
+from metaaudit.robust import running_rates
+
+Floats = npt.NDArray[np.float64]
+Flags = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the learner says of a task set's labels, in its order of instances.
+
+    Attributes:
+        crossfit: ``[n_instances, n_outputs]`` out-of-fold log-probabilities.
+        adapted: ``[n_instances, n_outputs]`` log-probabilities after adaptation to the support.
+        left_out: Likewise, with each support instance left out; where a signal asks for it.
+        other: ``[n_instances]``: a signal that is none of probabilities; where it is asked for.
+    """
+
+    crossfit: Probabilities
+    adapted: Probabilities
+    left_out: Probabilities | None = None
+    other: Floats | None = None
+
+
+@dataclass(frozen=True)
+class LabelNoise:
+    """What is known of every label, in the training tasks' order of instances.
+
+    Attributes:
+        signal: ``[n_instances]``, the configured signal; the ranking follows it.
+        score: ``[n_instances]``, the same on a scale from 0 to 1: ``mislabel_score``.
+        trusted_score: ``[n_trusted]``, that of the evaluation tasks.
+        suggested: ``[n_instances]``, the likeliest label out of fold.
+        margin: ``[n_instances]``, out of fold.
+        wrong: ``[n_instances]``, probability that the label is wrong.
+        q_value: ``[n_instances]``.
+        mislabeled: ``[n_instances]``, bool.
+        right_share: Estimated share of right labels.
+        items: Every image with its pooled evidence.
+        item_q: ``[n_items]``.
+        item_mislabeled: ``[n_items]``, bool.
+        label_noise: ``[n_tasks]``, expected share of wrong labels.
+        noisy_q: ``[n_tasks]``.
+        contradiction: ``[n_tasks]``, log likelihood ratio of the best renaming of the query.
+        contradictory_q: ``[n_tasks]``.
+    """
+
+    signal: Floats
+    score: Floats
+    trusted_score: Floats
+    suggested: Ints
+    margin: Floats
+    wrong: Floats
+    q_value: Floats
+    mislabeled: Flags
+    right_share: float
+    items: list[Item]
+    item_q: Floats
+    item_mislabeled: Flags
+    label_noise: Floats
+    noisy_q: Floats
+    contradiction: Floats
+    contradictory_q: Floats
+
+
+def detect(
+    train: TaskSet,
+    evidence: Evidence,
+    trusted: TaskSet,
+    trusted_evidence: Evidence,
+    config: MislabelConfig,
+) -> LabelNoise:
+    """Finds wrong labels in training tasks, by what is usual in tasks with trusted labels.
+
+    Args:
+        train: The tasks in doubt.
+        evidence: What the learner says of their labels.
+        trusted: The evaluation tasks.
+        trusted_evidence: Likewise.
+        config: Signal and false-discovery rate.
+    """
+    judgement = judge(evidence.crossfit, train)
+    values = signal_values(config.signal, evidence, judgement, train)
+    trusted_judgement = judge(trusted_evidence.crossfit, trusted)
+    trusted_values = signal_values(config.signal, trusted_evidence, trusted_judgement, trusted)
+    found = calibrate(values, trusted_values)
+    # Where no other label is suggested with confidence, there is nothing to be mistaken for.
+    wrong = np.where(judgement.confident, found.wrong, 0.0)
+    order = np.lexsort((-values, ~judgement.confident)).tolist()
+    q_value = Calibration(wrong, found.right_share).q_values(order)
+    score, trusted_score = _on_unit_scale(config.signal, values, trusted_values)
+    items = pool_items(train, judgement.suggested, score, wrong)
+    by_item = sorted(range(len(items)), key=lambda i: (-items[i].wrong, -items[i].score))
+    item_q = running_rates(1 - np.array([item.wrong for item in items]), by_item)
+    temperature, lapse = calibration_of(trusted_evidence.adapted, trusted)
+    contradiction, contradictory_q = contradictions(evidence.adapted, train, temperature, lapse)
+    return LabelNoise(
+        signal=values,
+        score=score,
+        trusted_score=trusted_score,
+        suggested=judgement.suggested,
+        margin=judgement.margin,
+        wrong=wrong,
+        q_value=q_value,
+        mislabeled=q_value <= config.fdr,
+        right_share=found.right_share,
+        items=items,
+        item_q=item_q,
+        item_mislabeled=item_q <= config.fdr,
+        label_noise=label_noise(wrong, train),
+        noisy_q=noisy_q_values(wrong, train, config.noisy_share),
+        contradiction=contradiction,
+        contradictory_q=contradictory_q,
+    )
+
+
+def signal_values(
+    signal: Signal, evidence: Evidence, judgement: Judgement, task_set: TaskSet
+) -> Floats:
+    """A signal of every instance ``[n_instances]``, higher where a label is more suspicious."""
+    if signal == "crossfit-loss":
+        return judgement.loss
+    if signal == "crossfit-margin":
+        return judgement.margin
+    if signal in ("self-influence", "own-influence"):
+        assert evidence.other is not None
+        return evidence.other
+    if signal in ("loss", "margin"):
+        adapted = judge(evidence.adapted, task_set)
+        return adapted.loss if signal == "loss" else adapted.margin
+    assert evidence.left_out is not None
+    left_out = judge(evidence.left_out, task_set).loss
+    return left_out if signal == "leave-one-out" else (judgement.loss + left_out) / 2
+
+
+def _on_unit_scale(signal: Signal, values: Floats, trusted: Floats) -> tuple[Floats, Floats]:
+    """Values and those of trusted labels from 0 to 1, in the same order.
+
+    A loss becomes 1 minus a probability, a margin the probability of the likeliest other label
+    against the given one, what has no natural scale the share of trusted labels below it.
+    """
+    if signal in ("margin", "crossfit-margin"):
+        return expit(values), expit(trusted)
+    if signal in ("self-influence", "own-influence"):
+        usual = np.sort(trusted)
+        below = (np.searchsorted(usual, part, side="left") for part in (values, trusted))
+        score, trusted_score = (part / len(trusted) for part in below)
+        return score, trusted_score
+    return -np.expm1(-values), -np.expm1(-trusted)

@@ -1,0 +1,135 @@
+"""What a learner says of instances that it adapted to, or that it was kept from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.func import grad, vmap
+
+from metaaudit.bilevel import Advance, Batching, Objective, TaskTensors, over_tasks
+from metaaudit.inputs.task_set import TaskSet
+from metaaudit.labelnoise.judgement import Probabilities
+from metaaudit.models import Params
+
+
+def out_of_fold(
+    objective: Objective, params: Params, inputs: Tensor, labels: Tensor, folds: Tensor
+) -> Tensor:
+    """Logits ``[batch, n, outputs]`` of every instance by the fit that left its fold out.
+
+    Args:
+        objective: The bilevel objective; its learner adapts.
+        params: Meta-parameters.
+        inputs: ``[batch, n, ...]``.
+        labels: ``[batch, n]``.
+        folds: ``[batch, n]``, from 0 to as many as the largest.
+    """
+    n_folds = int(folds.max()) + 1
+    held_out = folds[:, None, :] == torch.arange(n_folds)[None, :, None]
+    held_out = held_out.to(inputs.device)
+    kept = (~held_out).to(inputs.dtype)
+    # The inner loss divides by all instances, so the kept ones are weighted up to a mean over them.
+    weights = kept * kept.shape[-1] / kept.sum(-1, keepdim=True)
+
+    def fit(x: Tensor, y: Tensor, w: Tensor) -> Tensor:
+        return objective.forward(objective.adapt(params, w, TaskTensors(x, y, x, y)), x)
+
+    logits = vmap(vmap(fit, in_dims=(None, None, 0)))(inputs, labels, weights)
+    # Chosen, not multiplied by 0 and 1: a fit that diverged must not reach the other folds.
+    return logits.where(held_out[..., None], 0.0).sum(dim=1)
+
+
+def adapted_fit(
+    objective: Objective,
+    params: Params,
+    task_set: TaskSet,
+    batching: Batching,
+    advance: Advance = lambda _: None,
+) -> Probabilities:
+    """Log-probabilities ``[n_instances, n_outputs]`` after adaptation to each task's support.
+
+    The support is classified by a learner that has seen its labels.
+    """
+
+    def fit(params: Params, w: Tensor, _: Tensor, data: TaskTensors) -> Tensor:
+        theta = objective.adapt(params, w, data)
+        forward = objective.forward
+        return torch.cat([forward(theta, data.support_x), forward(theta, data.query_x)])
+
+    def classify(data: TaskTensors) -> Tensor:
+        logits: Tensor = over_tasks(fit, params, data)
+        return logits.log_softmax(-1)
+
+    return _each_instance(classify, task_set, batching, advance)
+
+
+def leave_one_out_fit(
+    objective: Objective,
+    params: Params,
+    task_set: TaskSet,
+    batching: Batching,
+    advance: Advance = lambda _: None,
+) -> Probabilities:
+    """The same with each support instance left out in turn, exactly, before it is classified.
+
+    Query instances are classified after adaptation to the whole support. Support and query are not
+    pooled, so that a query set under another naming of the classes stands out.
+    """
+    largest = max(len(task.support) for task in task_set.tasks)
+
+    def classify(data: TaskTensors) -> Tensor:
+        n_tasks, n = data.support_y.shape
+        each = torch.arange(n).expand(n_tasks, n)
+        support = out_of_fold(objective, params, data.support_x, data.support_y, each)
+
+        def query(params: Params, w: Tensor, _: Tensor, data: TaskTensors) -> Tensor:
+            return objective.forward(objective.adapt(params, w, data), data.query_x)
+
+        logits = torch.cat([support, over_tasks(query, params, data)], dim=1)
+        return logits.log_softmax(-1)
+
+    # Every left-out instance is an adaptation of its own, so a task counts as many.
+    batching = replace(batching, size=max(1, batching.size // largest))
+    return _each_instance(classify, task_set, batching, advance)
+
+
+def own_influence(
+    objective: Objective,
+    params: Params,
+    task_set: TaskSet,
+    batching: Batching,
+    advance: Advance = lambda _: None,
+) -> Probabilities:
+    """Derivative of a task's own outer loss in the weight of each instance, ``[n_instances, 1]``.
+
+    The meta-parameters stay as they are. For a query instance it is its loss over ``m``; a support
+    instance with a positive one hurts the queries of its task.
+    """
+
+    def classify(data: TaskTensors) -> Tensor:
+        slope = grad(objective.task_loss, argnums=(1, 2))
+        support, query = over_tasks(slope, params, data)
+        return torch.cat([support, query], dim=1)[..., None]
+
+    return _each_instance(classify, task_set, batching, advance)
+
+
+def _each_instance(
+    classify: Callable[[TaskTensors], Tensor],
+    task_set: TaskSet,
+    batching: Batching,
+    advance: Advance,
+) -> Probabilities:
+    """``classify`` ``[batch, n + m, k]`` over all tasks, in the set's order of instances."""
+    result = np.empty((0, 0))
+    for batch in batching.batches(task_set):
+        values = classify(batch.data).double().cpu().numpy()
+        if not result.size:
+            result = np.empty((task_set.n_instances, values.shape[-1]))
+        result[batch.instances] = values
+        advance(len(batch.rows))
+    return result

@@ -1,0 +1,168 @@
+"""The mean over several checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from metaaudit.labelnoise import Evidence
+from metaaudit.measuring import Measured, averaged, influence_spread
+
+TASKS, TARGETS, INSTANCES = 30, 4, 90
+
+Floats = np.ndarray
+
+
+def log_probabilities(rng: np.random.Generator) -> Floats:
+    drawn: Floats = np.log(rng.dirichlet([1, 1, 1], INSTANCES))
+    return drawn
+
+
+def measured(seed: int, scale: float = 1.0) -> Measured:
+    """What a checkpoint might say, with influences of some size."""
+    rng = np.random.default_rng(seed)
+    return Measured(
+        task_influence=scale * rng.standard_normal((TASKS, TARGETS)),
+        instance_influence=scale * rng.standard_normal(INSTANCES),
+        self_influence=rng.gamma(2, size=INSTANCES),
+        outer_loss=rng.gamma(2, size=TASKS),
+        grad_norm=rng.gamma(2, size=TASKS),
+        alignment=rng.uniform(-1, 1, TASKS),
+        loss=rng.gamma(2, size=INSTANCES),
+        evidence=Evidence(
+            *(log_probabilities(rng) for _ in range(3)), rng.gamma(2, size=INSTANCES)
+        ),
+        trusted_evidence=Evidence(log_probabilities(rng), log_probabilities(rng)),
+        manifest={"seed": seed},
+        warnings=["both", f"of {seed}"],
+    )
+
+
+def test_one_checkpoint_is_itself() -> None:
+    one = measured(0)
+    assert averaged([one]) is one
+    assert influence_spread([one]) is None
+
+
+def test_a_checkpoint_with_large_influences_weighs_no_more() -> None:
+    small, large = measured(0), measured(1, scale=100)
+    found = averaged([small, large])
+    for get in (lambda m: m.task_influence, lambda m: m.instance_influence):
+        values = get(found)
+        parts = [(get(m) / get(m).std(axis=0)) for m in (small, large)]
+        # The mean of both at one spread, up to a factor for each evaluation task.
+        ratio = values / (parts[0] + parts[1])
+        np.testing.assert_allclose(ratio, np.broadcast_to(ratio[0], ratio.shape), rtol=1e-9)
+        assert (ratio > 0).all()
+    swapped = averaged([large, small])
+    np.testing.assert_allclose(swapped.task_influence, found.task_influence, rtol=1e-12)
+
+
+def test_influences_keep_their_sign_and_unit() -> None:
+    small = measured(0)
+    large = replace(
+        small,
+        task_influence=100 * small.task_influence,
+        instance_influence=100 * small.instance_influence,
+    )
+    found = averaged([small, large])
+    # Both say the same; the mean spread is 50.5 times that of the smaller one.
+    np.testing.assert_allclose(found.task_influence, 50.5 * small.task_influence, rtol=1e-12)
+    np.testing.assert_allclose(
+        found.instance_influence, 50.5 * small.instance_influence, rtol=1e-12
+    )
+
+
+def test_equal_sizes_give_the_plain_mean() -> None:
+    def standardised(one: Measured) -> Measured:
+        values = one.task_influence
+        return replace(one, task_influence=values / values.std(axis=0))
+
+    each = [standardised(measured(seed)) for seed in range(3)]
+    expected = np.mean([one.task_influence for one in each], axis=0)
+    np.testing.assert_allclose(averaged(each).task_influence, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_a_checkpoint_without_influence_is_no_obstacle() -> None:
+    flat = replace(
+        measured(0),
+        task_influence=np.zeros((TASKS, TARGETS)),
+        instance_influence=np.zeros(INSTANCES),
+    )
+    other = measured(1)
+    found = averaged([flat, other])
+    assert np.isfinite(found.task_influence).all()
+    order = np.argsort(found.task_influence[:, 0])
+    assert np.array_equal(order, np.argsort(other.task_influence[:, 0]))
+    assert np.isfinite(found.instance_influence).all()
+
+
+def test_probabilities_are_averaged_as_probabilities() -> None:
+    each = [measured(seed) for seed in range(3)]
+    found = averaged(each)
+
+    def expected(values: Sequence[Floats | None]) -> Floats:
+        given = [value for value in values if value is not None]
+        assert len(given) == 3
+        mean: Floats = np.mean(np.exp(given), axis=0)
+        return mean
+
+    for name in ("crossfit", "adapted", "left_out"):
+        mean = np.exp(getattr(found.evidence, name))
+        wanted = expected([getattr(one.evidence, name) for one in each])
+        np.testing.assert_allclose(mean, wanted, rtol=1e-9, err_msg=name)
+    wanted = expected([one.trusted_evidence.crossfit for one in each])
+    np.testing.assert_allclose(np.exp(found.trusted_evidence.crossfit), wanted, rtol=1e-9)
+    assert found.trusted_evidence.left_out is None
+    assert found.trusted_evidence.other is None
+
+
+@pytest.mark.parametrize("name", ["self_influence", "outer_loss", "grad_norm", "alignment", "loss"])
+def test_the_rest_is_averaged_plainly(name: str) -> None:
+    each = [measured(seed) for seed in range(2)]
+    expected = (getattr(each[0], name) + getattr(each[1], name)) / 2
+    np.testing.assert_allclose(getattr(averaged(each), name), expected, rtol=1e-12)
+
+
+def test_other_signals_are_averaged() -> None:
+    each = [measured(seed) for seed in range(2)]
+    first, second = (one.evidence.other for one in each)
+    assert first is not None and second is not None
+    found = averaged(each).evidence.other
+    assert found is not None
+    np.testing.assert_allclose(found, (first + second) / 2, rtol=1e-12)
+
+
+def test_what_was_not_asked_for_stays_out() -> None:
+    each = [replace(measured(seed), self_influence=None) for seed in range(2)]
+    assert averaged(each).self_influence is None
+
+
+def test_warnings_are_told_once_and_the_manifest_is_the_first() -> None:
+    found = averaged([measured(0), measured(1)])
+    assert found.warnings == ["both", "of 0", "of 1"]
+    assert found.manifest == {"seed": 0}
+
+
+def test_the_spread_is_that_of_the_mean_influence_at_one_size() -> None:
+    small, large = measured(0), measured(1, scale=100)
+    found = influence_spread([small, large])
+    assert found is not None
+    spreads = [one.task_influence.std(axis=0) for one in (small, large)]
+    usual = (spreads[0] + spreads[1]) / 2
+    means = [
+        (one.task_influence / spread * usual).mean(axis=1)
+        for one, spread in zip((small, large), spreads, strict=True)
+    ]
+    np.testing.assert_allclose(found, np.abs(means[0] - means[1]) / np.sqrt(2), rtol=1e-9)
+
+
+def test_checkpoints_that_agree_have_no_spread() -> None:
+    one = measured(0)
+    double = replace(one, task_influence=2 * one.task_influence)
+    found = influence_spread([one, double, one])
+    assert found is not None
+    np.testing.assert_allclose(found, 0, atol=1e-12)
