@@ -40,6 +40,9 @@ def q_values(p_values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 def running_rates(errors: npt.NDArray[np.float64], order: Sequence[int]) -> npt.NDArray[np.float64]:
     """Expected share of errors among the first ones, up to each, at its own place.
 
+    What is an error more likely than not has the rate 1: many sure ones in front of it would let
+    it through otherwise.
+
     Args:
         errors: ``[n]`` probability that flagging each would be wrong.
         order: The ``n`` positions, those flagged first in front.
@@ -51,4 +54,5 @@ def running_rates(errors: npt.NDArray[np.float64], order: Sequence[int]) -> npt.
     means = np.cumsum(errors[ordered]) / np.arange(1, len(errors) + 1)
     rates: npt.NDArray[np.float64] = np.empty(len(errors))
     rates[ordered] = np.minimum.accumulate(means[::-1])[::-1]
+    rates[errors > 0.5] = 1.0
     return rates

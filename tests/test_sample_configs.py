@@ -138,7 +138,8 @@ def test_sample_trains_validates_and_scores(name: str, tmp_path: Path) -> None:
         chosen = options({**overrides, "checkpoint": peer})
     lines = succeeds(cli("validate", FOLDER / name, *chosen)).stdout.splitlines()
     assert lines[-1] == "ok"
-    succeeds(cli("score", FOLDER / name, "--run", tmp_path / "run", *chosen))
+    without_gate = ("--fail-on", "none")
+    succeeds(cli("score", FOLDER / name, "--run", tmp_path / "run", *without_gate, *chosen))
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
     tasks = manifest["coverage"]["tasks"]
     assert manifest["coverage"]["instances"] == INSTANCES.get(name, 60)

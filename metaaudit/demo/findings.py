@@ -22,8 +22,7 @@ def found(run: SavedRun, planted: Planted) -> list[str]:
     permuted = {planted.clean.tasks[row].task_id for row in planted.permuted}
     top = [(row.task_id, row.set, row.index) for row in run.instances[: len(wrong)]]
     flagged = [(row.task_id, row.set, row.index) for row in run.instances if row.mislabeled]
-    noisiest = sorted(run.tasks, key=lambda row: (-row.label_noise, row.task_id))
-    by_noise = {row.task_id for row in noisiest[: len(permuted)]}
+    contradictory = {row.task_id for row in run.tasks if "contradictory" in row.kinds}
     by_influence = {row.task_id for row in run.tasks[: len(permuted)]}
     n_wrong, n_permuted = len(wrong), len(permuted)
     n_instances, n_tasks = len(run.instances), len(run.tasks)
@@ -32,9 +31,9 @@ def found(run: SavedRun, planted: Planted) -> list[str]:
         f"{len(wrong.intersection(top))} of {n_wrong} (chance: {n_wrong**2 / n_instances:.0f})",
         f"planted wrong labels among the {len(flagged)} flagged instances: "
         f"{len(wrong.intersection(flagged))}",
-        f"permuted tasks among the {n_permuted} with most label noise: "
-        f"{len(permuted & by_noise)} of {n_permuted} (chance: {n_permuted**2 / n_tasks:.1f})",
+        f"permuted tasks among the {len(contradictory)} flagged as contradictory: "
+        f"{len(permuted & contradictory)} of {n_permuted}",
         f"permuted tasks among the {n_permuted} most harmful by influence: "
-        f"{len(permuted & by_influence)} of {n_permuted} "
-        "(what hurts and what is mislabeled are different questions)",
+        f"{len(permuted & by_influence)} of {n_permuted} (chance: {n_permuted**2 / n_tasks:.1f}; "
+        "what hurts and what is mislabeled are different questions)",
     ]

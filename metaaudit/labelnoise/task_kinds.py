@@ -8,6 +8,7 @@ support to query shows it: some renaming of the query's classes then fits far be
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 
 import numpy as np
 import numpy.typing as npt
@@ -42,8 +43,9 @@ def noisy_q_values(wrong: Floats, task_set: TaskSet, share: float) -> Floats:
         task_set: The tasks.
         share: Of the labels; a task with no more than that is not noisy.
     """
+    allowed = Fraction(str(share))  # the decimal that was typed: 0.29 of 100 is 29
     fine = np.array(
-        [_at_most(part, math.floor(share * len(part))) for part in _by_task(wrong, task_set)]
+        [_at_most(part, math.floor(allowed * len(part))) for part in _by_task(wrong, task_set)]
     )
     noise = label_noise(wrong, task_set)
     return running_rates(fine, np.lexsort((-noise, fine)).tolist())

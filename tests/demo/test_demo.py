@@ -119,15 +119,18 @@ def test_found_counts_the_planted_errors(sets: tuple[TaskSet, TaskSet]) -> None:
     (permuted,) = planted.permuted
     order = [row for row in range(4) if row != permuted] + [permuted]  # least harmful
     ranked = [
-        SimpleNamespace(task_id=clean.tasks[row].task_id, label_noise=float(row == permuted))
+        SimpleNamespace(
+            task_id=clean.tasks[row].task_id,
+            kinds="noisy contradictory" if row in (permuted, order[0]) else "noisy",
+        )
         for row in order
     ]
     run = cast(SavedRun, SimpleNamespace(tasks=ranked, instances=instances))
     lines = found(run, planted)
     assert "17 most suspicious instances: 16 of 17 (chance: 3)" in lines[0]
     assert "among the 4 flagged instances: 3" in lines[1]
-    assert "1 with most label noise: 1 of 1 (chance: 0.2)" in lines[2]
-    assert "1 most harmful by influence: 0 of 1" in lines[3]
+    assert "among the 2 flagged as contradictory: 1 of 1" in lines[2]
+    assert "1 most harmful by influence: 0 of 1 (chance: 0.2;" in lines[3]
 
 
 @pytest.mark.slow
