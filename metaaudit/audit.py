@@ -159,7 +159,7 @@ class Audit:
             "warnings": [*self.cache.warnings, *mean.warnings],
         }
         manifest["coverage"]["items"] = len(noise.items)
-        return scores, facts.sentences(problem.train), manifest
+        return scores, facts.sentences(problem.train, noise.contradictions), manifest
 
     def _scores(
         self,
@@ -184,8 +184,8 @@ class Audit:
             harmful=harm.flagged,
             label_noise=noise.label_noise,
             noisy_q=noise.noisy_q,
-            contradiction=noise.contradiction,
-            contradictory_q=noise.contradictory_q,
+            contradiction=noise.contradictions.ratio,
+            contradictory_q=noise.contradictions.q_value,
             outlier_z=odd.z,
             outlier_q=odd.q_value,
             duplicates=facts.duplicates,

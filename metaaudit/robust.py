@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import numpy.typing as npt
 
@@ -37,22 +35,28 @@ def q_values(p_values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return q
 
 
-def running_rates(errors: npt.NDArray[np.float64], order: Sequence[int]) -> npt.NDArray[np.float64]:
-    """Expected share of errors among the first ones, up to each, at its own place.
+def running_rates(
+    errors: npt.NDArray[np.float64], scores: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """Expected share of errors among all that is flagged no later than each.
 
-    What is an error more likely than not has the rate 1: many sure ones in front of it would let
-    it through otherwise.
+    What is least likely an error is flagged first, then by falling score; what is alike in both is
+    flagged together. What is an error more likely than not has the rate 1: many sure ones in front
+    of it would let it through otherwise.
 
     Args:
-        errors: ``[n]`` probability that flagging each would be wrong.
-        order: The ``n`` positions, those flagged first in front.
+        errors: ``[n]`` probability that flagging each would be an error.
+        scores: ``[n]``, higher for what comes first among those that are equally sure.
 
     Returns:
-        ``[n]`` Bayesian false-discovery rates (Efron, 2008), which never fall along the order.
+        ``[n]`` Bayesian false-discovery rates (Efron, 2008).
     """
-    ordered = np.asarray(order, dtype=np.int64)
-    means = np.cumsum(errors[ordered]) / np.arange(1, len(errors) + 1)
+    order = np.lexsort((-scores, errors))
+    ordered, ranks = errors[order], np.arange(1, len(errors) + 1)
+    last = np.append((ordered[1:] > ordered[:-1]) | (scores[order][1:] < scores[order][:-1]), True)
+    ends = np.flatnonzero(last)
+    together = ends[np.searchsorted(ends, ranks - 1)]
     rates: npt.NDArray[np.float64] = np.empty(len(errors))
-    rates[ordered] = np.minimum.accumulate(means[::-1])[::-1]
+    rates[order] = (np.cumsum(ordered) / ranks)[together]
     rates[errors > 0.5] = 1.0
     return rates

@@ -10,7 +10,7 @@ from metaaudit.findings import RuleName
 from metaaudit.influence import Outliers
 from metaaudit.inputs.contents import duplicates, image_contents
 from metaaudit.inputs.task_set import SETS, TaskSet
-from metaaudit.labelnoise import LabelNoise
+from metaaudit.labelnoise import Contradictions, LabelNoise, class_name
 from metaaudit.runs.tables import ItemRow
 
 
@@ -46,14 +46,25 @@ class TaskFacts:
             [sum(images[row] in held_out for row in members) for members in rows],
         )
 
-    def sentences(self, train: TaskSet) -> dict[str, list[str]]:
-        """The facts that may explain a finding, by task id."""
+    def sentences(self, train: TaskSet, contradictions: Contradictions) -> dict[str, list[str]]:
+        """The facts that may explain a finding, by task id.
+
+        Args:
+            train: The training tasks.
+            contradictions: Of their query labels.
+        """
         result: dict[str, list[str]] = {}
         for row, task in enumerate(train.tasks):
             lines = []
             if others := self.duplicates[row]:
                 more = f" and {len(others) - 3} more" if len(others) > 3 else ""
                 lines.append(f"same images as {', '.join(others[:3])}{more}")
+            if contradictions.ratio[row] > 0:
+                pairs = contradictions.renamings[row].items()
+                other = ", ".join(
+                    f"{class_name(task, a)} as {class_name(task, b)}" for a, b in pairs
+                )
+                lines.append(f"its query labels fit best if one reads {other}")
             if names := self.shared_classes[row]:
                 lines.append(
                     f"{len(names)} of its {len(task.class_names)} classes are in evaluation tasks "
@@ -83,7 +94,7 @@ def task_kinds(
         kinds: list[RuleName] = []
         if noise.noisy_q[k] <= fdr:
             kinds.append("noisy")
-        if noise.contradictory_q[k] <= fdr:
+        if noise.contradictions.q_value[k] <= fdr:
             kinds.append("contradictory")
         if others:
             kinds.append("duplicate")

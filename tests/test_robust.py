@@ -57,22 +57,38 @@ def test_q_values_of_few(p: list[float]) -> None:
 
 
 def test_running_rates_by_hand() -> None:
-    errors = np.array([0.4, 0.0, 0.2])
-    np.testing.assert_allclose(running_rates(errors, [1, 2, 0]), [0.2, 0.0, 0.1], rtol=1e-12)
-    # The first two together err less often than the first alone.
-    np.testing.assert_allclose(running_rates(errors, [0, 1, 2]), [0.2, 0.2, 0.2], rtol=1e-12)
+    # The surest first; of two that are equally sure, that of the higher score.
+    errors, scores = np.array([0.4, 0.0, 0.2, 0.4]), np.array([1.0, 0.0, 0.0, 2.0])
+    expected = [1.0 / 4, 0.0, 0.1, 0.6 / 3]
+    np.testing.assert_allclose(running_rates(errors, scores), expected, rtol=1e-12)
+
+
+def test_what_is_alike_is_flagged_together() -> None:
+    errors = np.array([0.3, 0.0, 0.3, 0.3, 0.1])
+    scores = np.array([5.0, 9.0, 5.0, 4.0, 9.0])
+    expected = [0.7 / 4, 0.0, 0.7 / 4, 1.0 / 5, 0.05]
+    np.testing.assert_allclose(running_rates(errors, scores), expected, rtol=1e-12)
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_a_rate_is_the_smallest_mean_of_a_front_that_holds_it(seed: int) -> None:
+def test_a_rate_is_the_mean_of_all_that_are_no_less_sure(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    errors, order = rng.uniform(0, 0.5, size=25), rng.permutation(25)
-    found = running_rates(errors, order.tolist())
-    for place, position in enumerate(order):
-        fronts = [errors[order[:end]].mean() for end in range(place + 1, 26)]
-        assert found[position] == pytest.approx(min(fronts), rel=1e-12)
-    assert (np.diff(found[order]) >= 0).all()
+    errors = rng.integers(0, 6, size=40) / 10
+    scores = rng.integers(0, 4, size=40).astype(float)
+    found = running_rates(errors, scores)
+    for error, score, rate in zip(errors, scores, found, strict=True):
+        front = (errors < error) | ((errors == error) & (scores >= score))
+        assert rate == pytest.approx(errors[front].mean(), rel=1e-12)
+    order = rng.permutation(40)
+    shuffled = running_rates(errors[order], scores[order])
+    np.testing.assert_allclose(shuffled, found[order], rtol=1e-12)
+
+
+def test_what_is_more_likely_an_error_is_not_let_through_by_others() -> None:
+    errors = np.array([*[0.0] * 30, 0.5, 0.51, 1.0])
+    found = running_rates(errors, np.zeros(33))
+    np.testing.assert_allclose(found, [*[0.0] * 30, 0.5 / 31, 1.0, 1.0], rtol=1e-12)
 
 
 def test_running_rates_of_none() -> None:
-    assert running_rates(np.array([]), []).tolist() == []
+    assert running_rates(np.array([]), np.array([])).tolist() == []

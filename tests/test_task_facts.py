@@ -11,7 +11,7 @@ from metaaudit.findings import RULES, RuleName
 from metaaudit.influence import Outliers
 from metaaudit.inputs.contents import image_contents
 from metaaudit.inputs.task_set import ImagePool, Task, TaskSet
-from metaaudit.labelnoise import Item, LabelNoise
+from metaaudit.labelnoise import Contradictions, LabelNoise
 from metaaudit.task_facts import TaskFacts, item_rows, task_kinds
 
 FDR = 0.1
@@ -32,6 +32,12 @@ def facts_of(train: TaskSet, evaluation: TaskSet) -> TaskFacts:
     return TaskFacts.of(train, evaluation, image_contents(train))
 
 
+def none_of(tasks: TaskSet) -> Contradictions:
+    """No contradictions."""
+    n = len(tasks)
+    return Contradictions(np.zeros(n), np.ones(n), [{}] * n)
+
+
 TRAIN = task_set(
     [[0, 1, 2, 3], [4, 5, 6, 7], [3, 2, 1, 0], [8, 9, 10, 11]],
     [("cat", "dog"), ("cat", "owl"), ("cow", "owl"), ()],
@@ -46,7 +52,7 @@ def test_overlap_with_evaluation_tasks_is_counted() -> None:
     assert facts.shared_images == [0, 2, 0, 1]
     assert facts.shared_classes == [(), ("owl",), ("owl",), ()]
     assert facts.duplicates == [("task-2",), (), ("task-0",), ()]
-    assert facts.sentences(TRAIN) == {
+    assert facts.sentences(TRAIN, none_of(4)) == {
         "task-0": ["same images as task-2"],
         "task-1": [
             "1 of its 2 classes are in evaluation tasks too: owl",
@@ -64,7 +70,7 @@ def test_classes_without_a_name_are_not_shared() -> None:
     train = task_set([[0, 1, 2, 3]], [("", "dog")])
     facts = facts_of(train, task_set([[4, 5, 6, 7]], [("", "cat")], seed=1))
     assert facts.shared_classes == [()]
-    assert facts.sentences(train) == {"task-0": []}
+    assert facts.sentences(train, none_of(1)) == {"task-0": []}
 
 
 def test_other_pixels_are_not_shared_whatever_their_names() -> None:
@@ -83,7 +89,34 @@ def test_other_pixels_are_not_shared_whatever_their_names() -> None:
 def test_many_copies_are_cut_short(copies: int, told: str) -> None:
     train = task_set([[0, 1, 2, 3]] * (copies + 1), [()] * (copies + 1))
     facts = facts_of(train, task_set([[4, 5, 6, 7]], [()]))
-    assert facts.sentences(train)["task-0"] == [told]
+    assert facts.sentences(train, none_of(copies + 1))["task-0"] == [told]
+
+
+def none_of(n_tasks: int, q_values: list[float] | None = None) -> Contradictions:
+    """No renaming is likelier, whatever the q-values."""
+    q_value = np.ones(n_tasks) if q_values is None else np.array(q_values)
+    return Contradictions(np.zeros(n_tasks), q_value, [{} for _ in range(n_tasks)])
+
+
+def test_the_best_renaming_is_told_by_names_of_the_classes() -> None:
+    train = task_set([[0, 1, 2, 3], [4, 5, 6, 7]], [("cat", "dog"), ()])
+    facts = facts_of(train, task_set([[10, 11, 12, 13]], [()]))
+    found = Contradictions(np.array([9.0, 3.0]), np.zeros(2), [{0: 1, 1: 0}, {0: 1, 1: 0}])
+    assert facts.sentences(train, found) == {
+        "task-0": ["its query labels fit best if one reads cat as dog, dog as cat"],
+        "task-1": ["its query labels fit best if one reads 0 as 1, 1 as 0"],
+    }
+
+
+def test_other_names_of_classes_are_told_by_the_names_of_the_data_set() -> None:
+    facts = facts_of(TRAIN, task_set([[20, 21, 22, 23]], [()], seed=1))
+    ratio = np.array([9.0, 0.0, 0.0, 7.0])
+    renamings = [{0: 1, 1: 0}, {}, {}, {1: 0}]
+    q_value = np.array([0.001, 1.0, 1.0, 0.002])
+    told = facts.sentences(TRAIN, Contradictions(ratio, q_value, renamings))
+    assert told["task-0"][-1] == "its query labels fit best if one reads cat as dog, dog as cat"
+    assert told["task-1"] == []
+    assert told["task-3"] == ["its query labels fit best if one reads 1 as 0"]
 
 
 def noise_of(noisy_q: list[float], contradictory_q: list[float]) -> LabelNoise:
@@ -104,8 +137,7 @@ def noise_of(noisy_q: list[float], contradictory_q: list[float]) -> LabelNoise:
         item_mislabeled=none.astype(np.bool_),
         label_noise=np.zeros(len(noisy_q)),
         noisy_q=np.array(noisy_q),
-        contradiction=np.zeros(len(noisy_q)),
-        contradictory_q=np.array(contradictory_q),
+        contradictions=none_of(len(noisy_q), contradictory_q),
     )
 
 

@@ -9,11 +9,13 @@ from metaaudit.labelnoise.cross_fitting import (
 )
 from metaaudit.labelnoise.detection import Evidence, LabelNoise, detect
 from metaaudit.labelnoise.fits import adapted_fit, leave_one_out_fit, own_influence
-from metaaudit.labelnoise.items import Item
+from metaaudit.labelnoise.items import Item, class_name
 from metaaudit.labelnoise.judgement import Judgement, Probabilities, judge
+from metaaudit.labelnoise.task_kinds import Contradictions
 
 __all__ = [
     "Calibration",
+    "Contradictions",
     "Evidence",
     "Item",
     "Judgement",
@@ -23,6 +25,7 @@ __all__ = [
     "assign_folds",
     "best_steps",
     "calibrate",
+    "class_name",
     "cross_fit",
     "detect",
     "judge",

@@ -12,14 +12,11 @@ is the local false-discovery rate (Efron, 2008), and its running mean the q-valu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import isotonic_regression
-
-from metaaudit.robust import running_rates
 
 Scores = npt.NDArray[np.float64]
 
@@ -38,10 +35,6 @@ class Calibration:
 
     wrong: Scores
     right_share: float
-
-    def q_values(self, order: Sequence[int]) -> Scores:
-        """``[n]`` false-discovery rates of flagging each and all in front of it in ``order``."""
-        return running_rates(1 - self.wrong, order)
 
 
 def calibrate(scores: Scores, trusted: Scores) -> Calibration:

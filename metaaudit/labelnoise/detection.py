@@ -10,10 +10,11 @@ from scipy.special import expit
 
 from metaaudit.config.mislabel import MislabelConfig, Signal
 from metaaudit.inputs.task_set import Ints, TaskSet
-from metaaudit.labelnoise.calibration import Calibration, calibrate
+from metaaudit.labelnoise.calibration import calibrate
 from metaaudit.labelnoise.items import Item, pool_items
 from metaaudit.labelnoise.judgement import Judgement, Probabilities, judge
 from metaaudit.labelnoise.task_kinds import (
+    Contradictions,
     calibration_of,
     contradictions,
     label_noise,
@@ -61,8 +62,7 @@ class LabelNoise:
         item_mislabeled: ``[n_items]``, bool.
         label_noise: ``[n_tasks]``, expected share of wrong labels.
         noisy_q: ``[n_tasks]``.
-        contradiction: ``[n_tasks]``, log likelihood ratio of the best renaming of the query.
-        contradictory_q: ``[n_tasks]``.
+        contradictions: Of the tasks' query labels.
     """
 
     signal: Floats
@@ -79,8 +79,7 @@ class LabelNoise:
     item_mislabeled: Flags
     label_noise: Floats
     noisy_q: Floats
-    contradiction: Floats
-    contradictory_q: Floats
+    contradictions: Contradictions
 
 
 def detect(
@@ -106,14 +105,12 @@ def detect(
     found = calibrate(values, trusted_values)
     # Where no other label is suggested with confidence, there is nothing to be mistaken for.
     wrong = np.where(judgement.confident, found.wrong, 0.0)
-    order = np.lexsort((-values, ~judgement.confident)).tolist()
-    q_value = Calibration(wrong, found.right_share).q_values(order)
+    q_value = running_rates(1 - wrong, values)
     score, trusted_score = _on_unit_scale(config.signal, values, trusted_values)
     items = pool_items(train, judgement.suggested, score, wrong)
-    by_item = sorted(range(len(items)), key=lambda i: (-items[i].wrong, -items[i].score))
-    item_q = running_rates(1 - np.array([item.wrong for item in items]), by_item)
+    item_wrong = np.array([item.wrong for item in items])
+    item_q = running_rates(1 - item_wrong, np.array([item.score for item in items]))
     temperature, lapse = calibration_of(trusted_evidence.adapted, trusted)
-    contradiction, contradictory_q = contradictions(evidence.adapted, train, temperature, lapse)
     return LabelNoise(
         signal=values,
         score=score,
@@ -129,8 +126,7 @@ def detect(
         item_mislabeled=item_q <= config.fdr,
         label_noise=label_noise(wrong, train),
         noisy_q=noisy_q_values(wrong, train, config.noisy_share),
-        contradiction=contradiction,
-        contradictory_q=contradictory_q,
+        contradictions=contradictions(evidence.adapted, train, temperature, lapse),
     )
 
 

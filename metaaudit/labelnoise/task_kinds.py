@@ -8,6 +8,7 @@ support to query shows it: some renaming of the query's classes then fits far be
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
@@ -15,11 +16,26 @@ import numpy.typing as npt
 from scipy.optimize import linear_sum_assignment, minimize
 from scipy.special import expit
 
-from metaaudit.inputs.task_set import TaskSet
+from metaaudit.inputs.task_set import Ints, Task, TaskSet
 from metaaudit.labelnoise.judgement import Probabilities, within_classes
 from metaaudit.robust import running_rates
 
 Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Contradictions:
+    """How much likelier the query labels of each task are under other names of its classes.
+
+    Attributes:
+        ratio: ``[n_tasks]`` logarithm of the likelihood ratio; 0 where no renaming is likelier.
+        q_value: ``[n_tasks]``.
+        renamings: For each task the classes that the best renaming changes, and what to.
+    """
+
+    ratio: Floats
+    q_value: Floats
+    renamings: list[dict[int, int]]
 
 
 def label_noise(wrong: Floats, task_set: TaskSet) -> Floats:
@@ -47,13 +63,12 @@ def noisy_q_values(wrong: Floats, task_set: TaskSet, share: float) -> Floats:
     fine = np.array(
         [_at_most(part, math.floor(allowed * len(part))) for part in _by_task(wrong, task_set)]
     )
-    noise = label_noise(wrong, task_set)
-    return running_rates(fine, np.lexsort((-noise, fine)).tolist())
+    return running_rates(fine, label_noise(wrong, task_set))
 
 
 def contradictions(
     log_probabilities: Probabilities, task_set: TaskSet, temperature: float, lapse: float
-) -> tuple[Floats, Floats]:
+) -> Contradictions:
     """How much likelier the query labels are under the best renaming of their classes.
 
     The likelihood ratio of one renaming has mean 1 where the labels are right and the probabilities
@@ -65,27 +80,39 @@ def contradictions(
         task_set: The tasks.
         temperature: Of ``calibration_of``.
         lapse: Likewise.
-
-    Returns:
-        Logarithms of the likelihood ratios, 0 where no renaming is likelier, and q-values, both
-        ``[n_tasks]``.
     """
-    ratios, log_e = np.zeros(len(task_set)), np.empty(len(task_set))
-    parts = _by_task(log_probabilities, task_set)
-    for row, (task, part) in enumerate(zip(task_set.tasks, parts, strict=True)):
-        labels = np.concatenate([task.support_y, task.query_y])
-        classes, m = np.unique(labels), len(task.query_y)
-        log_p = _softened(within_classes(part, labels)[-m:][:, classes], temperature, lapse)
-        fits = np.stack([log_p[task.query_y == c].sum(axis=0) for c in classes])
-        given, best = linear_sum_assignment(fits, maximize=True)
-        ratios[row] = max(0.0, float(fits[given, best].sum() - np.trace(fits)))
-        log_e[row] = ratios[row] - math.lgamma(len(classes) + 1)
-    order = np.argsort(-log_e, kind="stable")
+    found = [
+        _best_renaming(task, part, temperature, lapse)
+        for task, part in zip(task_set.tasks, _by_task(log_probabilities, task_set), strict=True)
+    ]
+    ratios = np.array([ratio for ratio, _ in found])
+    n_renamings = [math.lgamma(len(np.unique(_labels(task))) + 1) for task in task_set.tasks]
+    return Contradictions(
+        ratios, _q_values(ratios - np.array(n_renamings)), [renaming for _, renaming in found]
+    )
+
+
+def _best_renaming(
+    task: Task, log_probabilities: Probabilities, temperature: float, lapse: float
+) -> tuple[float, dict[int, int]]:
+    """Log likelihood ratio of the best renaming of a task's query classes, and what it changes."""
+    classes = np.unique(_labels(task))
+    log_p = _softened(_of_query(task, log_probabilities), temperature, lapse)
+    fits = np.stack([log_p[task.query_y == c].sum(axis=0) for c in classes])
+    given, best = linear_sum_assignment(fits, maximize=True)
+    pairs = zip(classes[given].tolist(), classes[best].tolist(), strict=True)
+    ratio = max(0.0, float(fits[given, best].sum() - np.trace(fits)))
+    return ratio, {old: new for old, new in pairs if old != new}
+
+
+def _q_values(log_e: Floats) -> Floats:
+    """q-values of e-values, given their logarithms."""
+    order, n = np.argsort(-log_e, kind="stable"), len(log_e)
     with np.errstate(over="ignore"):
-        rates = np.exp(np.log(len(task_set)) - np.log(np.arange(1, len(order) + 1)) - log_e[order])
-    q_value = np.empty(len(task_set))
+        rates = np.exp(np.log(n) - np.log(np.arange(1, n + 1)) - log_e[order])
+    q_value = np.empty(n)
     q_value[order] = np.minimum(np.minimum.accumulate(rates[::-1])[::-1], 1.0)
-    return ratios, q_value
+    return q_value
 
 
 def calibration_of(log_probabilities: Probabilities, trusted: TaskSet) -> tuple[float, float]:
@@ -97,12 +124,10 @@ def calibration_of(log_probabilities: Probabilities, trusted: TaskSet) -> tuple[
         log_probabilities: ``[n_instances, n_outputs]`` after adaptation to the support alone.
         trusted: Tasks whose labels are right.
     """
-    parts = []
-    for task, part in zip(trusted.tasks, _by_task(log_probabilities, trusted), strict=True):
-        labels = np.concatenate([task.support_y, task.query_y])
-        classes, m = np.unique(labels), len(task.query_y)
-        log_p = within_classes(part, labels)[-m:][:, classes]
-        parts.append((log_p, np.searchsorted(classes, task.query_y)))
+    parts = [
+        (_of_query(task, part), np.searchsorted(np.unique(_labels(task)), task.query_y))
+        for task, part in zip(trusted.tasks, _by_task(log_probabilities, trusted), strict=True)
+    ]
 
     def loss(free: Floats) -> float:
         temperature, lapse = math.exp(free[0]), float(expit(free[1]))
@@ -116,6 +141,17 @@ def calibration_of(log_probabilities: Probabilities, trusted: TaskSet) -> tuple[
 
     found = minimize(loss, [0.0, -4.0], method="Nelder-Mead", bounds=[(-3, 3), (-12, 4)])
     return math.exp(found.x[0]), float(expit(found.x[1]))
+
+
+def _labels(task: Task) -> Ints:
+    return np.concatenate([task.support_y, task.query_y])
+
+
+def _of_query(task: Task, log_probabilities: Probabilities) -> Probabilities:
+    """Log-probabilities ``[m, n_classes]`` of a task's query among its classes."""
+    labels = _labels(task)
+    within = within_classes(log_probabilities, labels)
+    return within[len(task.support_y) :][:, np.unique(labels)]
 
 
 def _softened(log_p: Probabilities, temperature: float, lapse: float) -> Probabilities:

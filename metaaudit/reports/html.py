@@ -37,41 +37,52 @@ def render_html(
     Raises:
         RunError: A file of the run is damaged.
     """
-    environment = _environment()
-    places, solve = Places(run, outcome), solve_view(run)
+    environment, places = _environment(), Places(run, outcome)
     script = environment.get_template("report.js.j2").render()
+    return environment.get_template("report.html.j2").render(
+        **_said_of(run),
+        **_shown_of(places),
+        outcome=outcome,
+        comparison=comparison,
+        script=Markup(script),
+        script_hash=_hash(script),
+    )
+
+
+def _said_of(run: SavedRun) -> dict[str, Any]:
+    """What stands on the page whatever is flagged."""
+    solve = solve_view(run)
+    return {
+        "name": run_name(run),
+        "headline": headline(run),
+        "warnings": warnings(run),
+        "notes": notes(run),
+        "sign": SIGN,
+        "findings": run.findings,
+        "counts": run.findings.counts,
+        "thresholds": run.findings.thresholds,
+        "watched": WATCHED,
+        "named_classes": bool(run.class_names),
+        "n_null": len(run.null_scores),
+        "solve": solve,
+        "charts": _charts(run, solve),
+        "max_lines": charts.MAX_LINES,
+        "manifest": run.manifest,
+        "config": _config(run.manifest["config"]),
+    }
+
+
+def _shown_of(places: Places) -> dict[str, Any]:
+    """What is flagged, with its pictures."""
     parts = {
+        "places": places,
+        "max_listed": MAX_LISTED,
         "rules": rule_views(places),
         "cards": cards(places),
         "table": task_table(places),
-        "confusion": confusion(run.items),
+        "confusion": confusion(places.run.items),
     }
-    return environment.get_template("report.html.j2").render(
-        name=run_name(run),
-        headline=headline(run),
-        warnings=warnings(run),
-        notes=notes(run),
-        sign=SIGN,
-        findings=run.findings,
-        counts=run.findings.counts,
-        thresholds=run.findings.thresholds,
-        watched=WATCHED,
-        max_listed=MAX_LISTED,
-        outcome=outcome,
-        comparison=comparison,
-        places=places,
-        named_classes=bool(run.class_names),
-        n_null=len(run.null_scores),
-        solve=solve,
-        charts=_charts(run, solve),
-        max_lines=charts.MAX_LINES,
-        manifest=run.manifest,
-        config=_config(run.manifest["config"]),
-        script=Markup(script),
-        script_hash=_hash(script),
-        **parts,
-        sheet=places.pictures.sheet(),  # last: it holds what the parts asked for
-    )
+    return {**parts, "sheet": places.pictures.sheet()}  # it holds what the parts asked for
 
 
 def _environment() -> Environment:
@@ -97,9 +108,20 @@ def _environment() -> Environment:
 
 
 def _charts(run: SavedRun, solve: SolveView) -> dict[str, Markup]:
+    drawn = {name: charts.histogram(name, scores) for name, scores in _scores(run).items()}
+    if solve.worst:
+        tolerance: float | None = run.manifest["solver"]["tolerance"]
+        drawn["solver"] = charts.convergence(
+            "solver", solve.worst, solve.histories, solve.given_up, tolerance
+        )
+    # Not escaped, so a chart must never hold text from the run.
+    return {name: Markup(svg) for name, svg in drawn.items()}
+
+
+def _scores(run: SavedRun) -> dict[str, charts.Scores]:
     tasks, instances, thresholds = run.tasks, run.instances, run.findings.thresholds
     kinds = [row.kinds.split() for row in tasks]
-    shown = {
+    return {
         "influence": charts.Scores(
             [row.influence_z for row in tasks],
             [row.harmful for row in tasks],
@@ -128,14 +150,6 @@ def _charts(run: SavedRun, solve: SolveView) -> dict[str, Markup]:
             "tasks",
         ),
     }
-    drawn = {name: charts.histogram(name, scores) for name, scores in shown.items()}
-    if solve.worst:
-        tolerance: float | None = run.manifest["solver"]["tolerance"]
-        drawn["solver"] = charts.convergence(
-            "solver", solve.worst, solve.histories, solve.given_up, tolerance
-        )
-    # Not escaped, so a chart must never hold text from the run.
-    return {name: Markup(svg) for name, svg in drawn.items()}
 
 
 def _q_value(value: float | None) -> str:

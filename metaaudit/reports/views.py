@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from metaaudit.findings import BY_NAME, Finding
@@ -39,10 +39,12 @@ class FindingView:
         subject: What it flags.
         status: The gate's; empty without one.
         reason: Of a suppression; else empty.
+        evidence: The lines of its evidence that are not told already.
     """
 
     finding: Finding
     subject: Link
+    evidence: tuple[str, ...]
     status: Status | str = ""
     reason: str = ""
 
@@ -109,7 +111,10 @@ class Places:
         groups: dict[str, list[FindingView]] = defaultdict(list)
         for one in self.run.findings.findings:
             if BY_NAME[one.rule].subject == "task":
-                groups[one.subject].append(self.finding(one))
+                view, told = self.finding(one), groups[one.subject]
+                before = {line for other in told for line in other.evidence}
+                news = tuple(line for line in view.evidence if line not in before)
+                told.append(replace(view, evidence=news))
         return groups
 
     def finding(self, finding: Finding) -> FindingView:
@@ -118,8 +123,8 @@ class Places:
         is_task = BY_NAME[finding.rule].subject == "task"
         link = self.task(finding.subject) if is_task else self.item(finding.subject)
         if judged is None:
-            return FindingView(finding, link)
-        return FindingView(finding, link, judged.status, judged.reason)
+            return FindingView(finding, link, finding.evidence)
+        return FindingView(finding, link, finding.evidence, judged.status, judged.reason)
 
     def findings(self, findings: Iterable[Finding]) -> list[FindingView]:
         """All of them."""

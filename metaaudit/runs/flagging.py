@@ -138,10 +138,10 @@ class Flagging:
             q_value=q_value(row),
             score=score(row),
             message=message(row),
-            evidence=(*self._task_facts(row), *self.evidence.get(row.task_id, ())),
+            evidence=(*self._task_facts(rule, row), *self.evidence.get(row.task_id, ())),
         )
 
-    def _task_facts(self, row: TaskRow) -> list[str]:
+    def _task_facts(self, rule: RuleName, row: TaskRow) -> list[str]:
         flagged = sum(one.mislabeled for one in self._by_task[row.task_id])
         facts = [
             f"{flagged} of {len(self._by_task[row.task_id])} labels flagged as wrong, "
@@ -156,7 +156,7 @@ class Flagging:
                 f"influence {row.influence:+.3g}, between {row.influence_low:+.3g} and "
                 f"{row.influence_high:+.3g} (95%, over evaluation tasks)",
             )
-        return [*facts, *(f"also {kind}" for kind in row.kinds.split())]
+        return [*facts, *(f"also {kind}" for kind in row.kinds.split() if kind != rule)]
 
     def _item(self, row: ItemRow) -> Finding:
         places = sorted(self._places[row.instance_id], key=lambda one: one.rank)

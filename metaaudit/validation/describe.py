@@ -22,19 +22,14 @@ def validate(config: Config, sheet: Path | None = None) -> list[str]:
         MetaauditError: Something cannot be used.
     """
     problem = prepare(config)
-    weights = load_weights(problem)
-    fit = measure(problem, weights.params)
-    warnings = [
-        *weights.warnings,
-        *data_warnings(problem.train, problem.evaluation),
-        *fit_warnings(fit),
-    ]
-    lines = [
-        *data_lines(problem.train, problem.evaluation),
-        *_model_lines(problem, weights),
-        *fit_lines(fit),
-        *(f"warning: {warning}" for warning in warnings),
-    ]
+    lines = data_lines(problem.train, problem.evaluation)
+    warnings = data_warnings(problem.train, problem.evaluation)
+    for path in config.checkpoints:
+        weights = load_weights(problem, path)
+        fit = measure(problem, weights.params)
+        lines += [*_model_lines(problem, weights), *fit_lines(fit)]
+        warnings += [*weights.warnings, *fit_warnings(fit)]
+    lines += [f"warning: {warning}" for warning in dict.fromkeys(warnings)]
     if sheet is not None:
         contact_sheet(sheet, problem.train, problem.evaluation)
         lines.append(f"contact sheet: {sheet}")

@@ -129,7 +129,7 @@ def metaaudit(*arguments: object) -> float:
 def quality(run: Path, planted: Planted) -> dict[str, float]:
     """AUROC of the signals against the planted errors."""
     with h5py.File(run / "scores.h5") as file:
-        crossfit = file["instances/crossfit_loss"][()]
+        crossfit = file["instances/signal"][()]
         score = file["instances/mislabel_score"][()]
         loss = file["instances/loss"][()]
         influence = file["instances/influence"][()]

@@ -200,13 +200,13 @@ def scores(problem: Problem, params: Params, planted: Planted) -> dict[str, Any]
     losses = total_gradients(problem.unrolled(params, train)).outer_loss
     permuted = np.isin(np.arange(len(train)), planted.permuted)
     result["tasks"] = {
-        "contradictory": flags(found.contradictory_q <= 0.1, permuted),
+        "contradictory": flags(found.contradictions.q_value <= 0.1, permuted),
         "noisy": int((found.noisy_q <= 0.1).sum()),
         "outlier": int(upper_outliers(np.log(losses), 0.1, 4.0).flagged.sum()),
     }
     if permuted.any():
         result["permuted_auroc"] = {
-            "contradiction": round(roc_auc_score(permuted, found.contradiction), 3),
+            "contradiction": round(roc_auc_score(permuted, found.contradictions.ratio), 3),
             "outer_loss": round(roc_auc_score(permuted, losses), 3),
             "label_noise": round(roc_auc_score(permuted, found.label_noise), 3),
         }

@@ -60,6 +60,17 @@ def test_the_mirrored_tail_is_as_heavy_as_the_lower_one() -> None:
     assert lower == pytest.approx(p[0], rel=1e-3)
 
 
+def test_a_tail_beyond_a_broad_shoulder_is_no_lighter_than_that_of_laplace() -> None:
+    """Even if the lowest values lie close together, far below the rest."""
+    lowest = -6 + 0.001 * np.arange(24)
+    z = robust_z(np.concatenate([lowest, np.linspace(-1, 1, 160), -lowest]))
+    threshold = -np.quantile(z, 0.1)
+    scale = 1 / (1.4826 * np.log(2))
+    for beyond in (1.0, 3.0, 10.0):
+        p = mirrored_tail(np.append(z, threshold + beyond))[-1]
+        assert p == pytest.approx(0.1 * np.exp(-beyond / scale), rel=0.1)
+
+
 @pytest.mark.parametrize("effect", [0.0, EFFECT])
 @pytest.mark.parametrize("draw", DRAWS.values(), ids=DRAWS)
 def test_clean_data_is_rarely_flagged(draw: Draw, effect: float) -> None:
@@ -105,10 +116,11 @@ def test_few_tasks_are_never_flagged() -> None:
     assert np.flatnonzero(upper_outliers(np.append(values, 0.1), FDR, EFFECT).flagged) == [3]
 
 
-def test_nothing_is_flagged_without_a_spread() -> None:
+@pytest.mark.parametrize("effect", [0.0, EFFECT])
+def test_nothing_is_flagged_without_a_spread(effect: float) -> None:
     values = np.zeros(50)
     values[:20] = 1e6
-    found = upper_outliers(values, FDR, EFFECT)
+    found = upper_outliers(values, FDR, effect)
     assert not found.z.any()
     assert not found.flagged.any()
     assert (found.q_value == 1).all()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from metaaudit.inputs.contents import duplicates, image_contents, task_content
-from metaaudit.inputs.task_set import ImagePool, Task, TaskSet
+from metaaudit.inputs.task_set import ImagePool, Ints, Task, TaskSet
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (12, 1, 2, 3), dtype=np.uint8)
 PIXELS[11] = PIXELS[2]  # the same picture under another name
@@ -19,8 +20,18 @@ def task_of(
     support: dict[int, int], query: dict[int, int], task_id: str = "a", names: tuple[str, ...] = ()
 ) -> Task:
     """A task of images and their labels."""
-    parts = (list(part) for both in (support, query) for part in (both, both.values()))
-    return Task(task_id, *(np.array(part, dtype=np.int64) for part in parts), names)
+
+    def numbers(values: Iterable[int]) -> Ints:
+        return np.array(list(values), dtype=np.int64)
+
+    return Task(
+        task_id,
+        numbers(support),
+        numbers(support.values()),
+        numbers(query),
+        numbers(query.values()),
+        names,
+    )
 
 
 def tasks_of(*tasks: Task, pixels: np.ndarray = PIXELS, ids: str = "image") -> TaskSet:

@@ -81,8 +81,10 @@ def learner_case(steps: int = 2, sizes: Sequence[int] = (0, 0, 0)) -> Case:
     tasks = tuple(
         Task(
             task.task_id,
-            *(part[: len(part) - less] for part in (task.support, task.support_y)),
-            *(part[: len(part) - less] for part in (task.query, task.query_y)),
+            task.support[: len(task.support) - less],
+            task.support_y[: len(task.support) - less],
+            task.query[: len(task.query) - less],
+            task.query_y[: len(task.query) - less],
         )
         for task, less in zip(task_set.tasks, sizes, strict=True)
     )

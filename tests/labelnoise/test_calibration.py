@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from metaaudit.labelnoise import Calibration, calibrate
+from metaaudit.robust import running_rates
 
 FDR, N, N_TRUSTED, SHARE = 0.1, 1000, 500, 0.1
 
@@ -15,7 +16,7 @@ Floats = np.ndarray
 
 
 def q_values(scores: Floats, found: Calibration) -> Floats:
-    return found.q_values(np.argsort(-scores, kind="stable").tolist())
+    return running_rates(1 - found.wrong, scores)
 
 
 def mixtures(shift: float, share: float = SHARE) -> Iterator[tuple[Floats, Floats, Floats]]:
@@ -88,7 +89,7 @@ def test_surer_with_a_higher_score(case: tuple[Floats, Floats]) -> None:
     scores, found = case[0], calibrate(*case)
     order = np.argsort(scores)
     assert (np.diff(found.wrong[order]) >= 0).all()
-    assert (np.diff(q_values(scores, found)[order]) <= 0).all()
+    assert (np.diff(q_values(scores, found)[order]) <= 1e-12).all()
     assert len(np.unique(found.wrong)) > 5
 
 
@@ -138,14 +139,23 @@ def test_one_label_beyond_all_trusted_ones_is_not_certain(n_trusted: int) -> Non
 
 
 def test_by_hand() -> None:
-    # Of 8 scores the 4 highest are beyond the 3 trusted ones, and 4 not: 2 p-values of 4/4, 2 of
-    # 3/4, and 4 of 1/4, so that the share of right labels is min(1, (4/8) / (1/2)).
-    scores = np.array([0.0, 0.5, 1.5, 1.6, 7, 7, 8, 9])
-    found = calibrate(scores, np.array([1.0, 2.0, 3.0]))
+    # Of 8 scores 4 are beyond the 7 trusted ones, with p-values of 1/8; of the others 2 are of 1
+    # and 2 of 7/8. The share of right labels is min(1, (4/8) / (1/2)).
+    scores = np.array([0.0, 0.5, 1.5, 1.6, 9, 9, 10, 11])
+    found = calibrate(scores, np.arange(1.0, 8.0))
     assert found.right_share == 1.0
-    # The upper half holds 4/8 of the scores and 1/4 of the trusted ones, the one added.
-    np.testing.assert_allclose(found.wrong, [0] * 4 + [0.5] * 4, atol=1e-12)
-    np.testing.assert_allclose(q_values(scores, found)[4:], 0.5, atol=1e-12)
+    # The upper half holds 4/8 of the scores and 1/8 of the trusted ones, the one added.
+    np.testing.assert_allclose(found.wrong, [0] * 4 + [0.75] * 4, atol=1e-12)
+    np.testing.assert_allclose(q_values(scores, found), [1] * 4 + [0.25] * 4, atol=1e-12)
+
+
+def test_fewer_right_labels_make_each_suspicion_surer() -> None:
+    # 2 of 8 p-values are above a half: half of the labels are right. The upper 6 scores are 6/8 of
+    # all, of the trusted ones 1/4, the one added.
+    scores = np.array([0.5, 1.5, *[9.0] * 6])
+    found = calibrate(scores, np.array([1.0, 2.0, 3.0]))
+    assert found.right_share == 0.5
+    np.testing.assert_allclose(found.wrong, [0, 0] + [1 - 0.5 / 3] * 6, atol=1e-12)
 
 
 def test_without_trusted_scores_nothing_is_sure() -> None:

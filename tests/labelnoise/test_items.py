@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
@@ -15,7 +17,7 @@ def pooled(
     suggested: list[int],
     wrong: list[float],
     *,
-    names: list[tuple[str, ...]] | None = None,
+    names: Sequence[tuple[str, ...]] | None = None,
     scores: list[float] | None = None,
 ) -> list[Item]:
     """Two tasks of four images: 0 to 3 in the first, and 1, 4, 5 and 1 again in the second."""

@@ -119,6 +119,11 @@ def test_confident_learning_on_a_worked_case() -> None:
     assert confidently_other(probabilities, labels).tolist() == [False, False, True] + [False] * 3
 
 
+def test_a_threshold_is_reached_by_its_own_value() -> None:
+    probabilities = np.array([[0.25, 0.75], [0.75, 0.25], [0.25, 0.75]])
+    assert confidently_other(probabilities, np.array([1, 0, 0])).tolist() == [False, False, True]
+
+
 @pytest.mark.parametrize(
     ("labels", "suggested"), [([0, 1], [1, 1]), ([0, 2], [0, 2]), ([1, 2], [1, 1])]
 )

@@ -14,7 +14,7 @@ from PIL import Image
 
 from metaaudit.findings import Finding, Place, RuleName
 from metaaudit.gates import Outcome, Status
-from metaaudit.reports import cards, charts, confusion, views
+from metaaudit.reports import cards, charts, confusion, task_views, views
 from metaaudit.reports.comparison import Comparison
 from metaaudit.reports.html import render_html
 from metaaudit.reports.thumbnails import COLUMNS, MAX_BYTES, Pictures
@@ -207,9 +207,17 @@ def test_a_row_tells_what_is_wrong_with_its_task(curated: SavedRun, curated_page
     assert "Hurts" in told and "Helps" in told
 
 
+def test_evidence_is_told_once_a_task(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    told = text_of(render_html(run), "task-1")
+    assert "task-0 is harmful" in told and "task-0 is noisy" in told
+    assert told.count(run.findings.of("noisy")[0].evidence[0]) == 1
+
+
 def test_tasks_with_the_same_content_name_each_other(curated: SavedRun, curated_page: str) -> None:
     first, second = [row for row in curated.tasks if row.kinds == "duplicate"][:2]
     assert f'href="#task-{second.rank}"' in part(curated_page, f"task-{first.rank}")
+    assert f'href="#task-{first.rank}"' not in part(curated_page, f"task-{first.rank}")
     assert f'href="#task-{first.rank}"' in part(curated_page, f"task-{second.rank}")
 
 
@@ -251,6 +259,29 @@ def test_an_item_has_one_card_wherever_it_occurs(curated: SavedRun, curated_page
         assert f"{row.flagged} of {row.occurrences} place" in told
         links = re.findall('href="#task-', part(curated_page, f"item-{number}"))
         assert len(links) == min(row.occurrences, cards.MAX_PLACES)
+
+
+def test_places_where_an_item_is_flagged_come_first(tmp_path: Path) -> None:
+    tasks = task_rows()
+    run = write_run(tmp_path / "run", tasks, instance_rows(tasks, mislabeled=1))
+    (finding,) = run.findings.of("mislabeled")
+    elsewhere = Place(task_id="task-5", set="query", index=0)
+    moved = finding.model_copy(update={"places": (elsewhere, *finding.places)})
+    findings = run.findings.model_copy(update={"findings": (moved,)})
+    told = text_of(render_html(dataclasses.replace(run, findings=findings)), "item-1")
+    assert "task-0 support 0 task-5 query 0" in told
+
+
+def test_a_large_contact_sheet_keeps_what_is_flagged(
+    curated: SavedRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = {task.task_id for task in curated.tasks[:20]}
+    row = next(row for row in curated.instances if row.mislabeled and row.task_id in whole)
+    rank = next(task.rank for task in curated.tasks if task.task_id == row.task_id)
+    monkeypatch.setattr(task_views, "MAX_TILES", 1)
+    source = part(render_html(curated), f"task-{rank}")
+    assert '<li class="f"' in source
+    assert "1 of 25 shown; instances.csv has all" in source
 
 
 def sheet_of(source: str) -> Image.Image:
@@ -414,6 +445,17 @@ def test_what_changed_is_told_and_linked(tmp_path: Path) -> None:
     assert "influence.damping auto 0.1" in told
     assert 'href="#task-1"' in part(source, "changes")
     assert 'id="changes"' not in render_html(run)
+
+
+def test_the_outline_is_scaled_to_as_many_as_there_are() -> None:
+    null = np.linspace(0.0, 0.9, 30)
+    drawn = [
+        charts.histogram(
+            "mislabel", charts.Scores([0.1] * 90 + [0.9] * 10, [False] * 100, "x", "n", None, some)
+        )
+        for some in (null, np.tile(null, 5))
+    ]
+    assert drawn[0] == drawn[1]
 
 
 def named(label: str, suggested: str, flagged: bool = True) -> ItemRow:

@@ -30,8 +30,6 @@ CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="chromium or chromedriver is missing"),
-    # selenium leaves its log of the driver to the garbage collector
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 N_TASKS = 40
 GATED: tuple[RuleName, ...] = ("harmful", "noisy")
@@ -242,6 +240,11 @@ def test_a_deep_link_opens_the_cards_that_are_folded_away(opened: Browser, page:
     last = len(opened.find_elements(By.CSS_SELECTOR, "#instances li.card"))
     assert last > 12
     open_at(opened, page, f"item-{last}")
+    settle(opened)
+    assert in_view(opened, f"item-{last}")
+    opened.execute_script("document.getElementById('more-cards').open = false")
+    again = f"document.querySelector('#tasks a[href=\"#item-{last}\"]').click()"
+    opened.execute_script(again)
     settle(opened)
     assert in_view(opened, f"item-{last}")
 
