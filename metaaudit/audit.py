@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,8 +20,8 @@ from metaaudit.manifest import measurements, provenance
 from metaaudit.measuring import Measured, averaged, influence_spread, measure
 from metaaudit.runs.atomic import check_new, new_folder
 from metaaudit.runs.scores import Scores, write_run
-from metaaudit.stages import Stages
-from metaaudit.task_facts import TaskFacts, item_rows, task_kinds
+from metaaudit.stages import Stages, planned
+from metaaudit.task_facts import TaskFacts, item_rows, task_kinds, unexplained
 
 
 def run(config: Config, folder: Path, messages: Messages) -> None:
@@ -53,46 +52,19 @@ def plan(config: Config, folder: Path, messages: Messages) -> list[tuple[str, st
     """What ``run`` would do, as ``(what, how)`` lines; loads everything and computes no score."""
     check_new(folder)
     audit = _prepared(config, messages)
-    influence, problem, weights = config.influence, audit.problem, audit.weights[0]
-    stages = audit.stages(weights)
-
-    def source(name: str, depends_on: Mapping[str, Any]) -> str:
-        return "from the cache" if stages.cache.holds(name, depends_on) else "to compute"
-
+    influence, problem = config.influence, audit.problem
     n_targets = len(problem.evaluation) if influence.targets == "each" else 1
-    n_params = sum(p.numel() for p in weights.params.values())
-    lines = [
+    n_params = sum(p.numel() for p in audit.weights[0].params.values())
+    solve = f"{influence.curvature} by {influence.solver} for {n_targets} targets"
+    return [
         ("training tasks", f"{len(problem.train)}, {problem.train.n_instances} instances"),
         ("evaluation tasks", f"{len(problem.evaluation)}"),
         ("checkpoints", f"{len(audit.weights)}"),
         ("meta-parameters", f"{n_params}"),
         ("device", f"{problem.batching.device}, {config.compute.dtype}"),
-    ]
-    sets = {"training": problem.train, "evaluation": problem.evaluation}
-    if influence.derivative == "implicit":
-        kind = influence.inner.inverse
-        lines += [
-            (f"{which} inner {kind}", source(f"inner-{kind}", stages.inner_key(task_set)))
-            for which, task_set in sets.items()
-        ]
-    lines += [
-        (f"{which} gradients", source("gradients", stages.gradient_key(task_set)))
-        for which, task_set in sets.items()
-    ]
-    if influence.outer_ekfac:
-        lines.append(("outer EK-FAC", source("outer-ekfac", stages.outer_key())))
-    solve = f"{influence.curvature} by {influence.solver} for {n_targets} targets"
-    if influence.self_influence:
-        key = stages.base_key(problem.train)
-        lines.append(("self-influence", source("self-influence", key)))
-    return [
-        *lines,
-        *(
-            (f"{which} cross-fitting", source("crossfit", stages.crossfit_key(task_set)))
-            for which, task_set in sets.items()
-        ),
+        *(line for number in range(len(audit.weights)) for line in planned(audit.stages(number))),
         ("solve", influence.method if influence.method == "dot" else solve),
-        ("factor cache", str(stages.cache.folder)),
+        ("factor cache", str(audit.cache.folder)),
         ("run folder", str(folder)),
         *(("warning", warning) for one in audit.weights for warning in one.warnings),
     ]
@@ -116,9 +88,11 @@ class Audit:
     messages: Messages
     network: Network | None
 
-    def stages(self, weights: Weights) -> Stages:
-        """The stages of a checkpoint."""
-        return Stages(self.problem, weights, self.cache, self.messages, self.network)
+    def stages(self, number: int) -> Stages:
+        """The stages of a checkpoint, the first of which has the number 0."""
+        of = f" of checkpoint {number + 1}" if len(self.weights) > 1 else ""
+        parts = (self.problem, self.weights[number], self.cache, self.messages, self.network)
+        return Stages.of_checkpoint(*parts, of)
 
     def score(self) -> tuple[Scores, dict[str, list[str]], dict[str, Any]]:
         """Runs all stages.
@@ -127,12 +101,8 @@ class Audit:
             The scores, sentences on tasks by id, and the manifest without its measurements.
         """
         problem = self.problem
-        each = []
-        for weights in self.weights:
-            if len(self.weights) > 1:
-                self.messages.say(f"checkpoint {weights.path}")
-                load_weights(problem, weights.path)  # brings its buffers into the model
-            each.append(measure(self.stages(weights), self._target_ids()))
+        targets = self._target_ids()
+        each = [measure(self.stages(number), targets) for number in range(len(self.weights))]
         mean = averaged(each)
         noise = detect(
             problem.train,
@@ -148,15 +118,14 @@ class Audit:
         manifest = {
             **provenance(problem, self.cache),
             "checkpoints": [
-                {"path": str(w.path), "sha256": w.sha256, **one.manifest["evaluation"]}
-                for w, one in parts
+                {"path": str(w.path), "sha256": w.sha256, **one.summary} for w, one in parts
             ],
             **mean.manifest,
             "label_noise": {
-                "right_share": noise.right_share,
+                "harder": noise.harder,
                 "estimated_wrong_labels": float(noise.wrong.sum()),
             },
-            "warnings": [*self.cache.warnings, *mean.warnings],
+            "warnings": [*self.cache.warnings, *mean.warnings, *noise.warnings],
         }
         manifest["coverage"]["items"] = len(noise.items)
         return scores, facts.sentences(problem.train, noise.contradictions), manifest
@@ -173,7 +142,8 @@ class Audit:
         harm = harmful_tasks(mean.task_influence, config.influence.fdr, config.influence.effect)
         # Losses multiply rather than add up: their logarithms have two tails alike.
         loss = np.log(np.maximum(mean.outer_loss, np.finfo(np.float32).tiny))
-        odd = upper_outliers(loss, config.mislabel.fdr, config.influence.effect)
+        fdr = config.mislabel.fdr
+        odd = unexplained(upper_outliers(loss, fdr, config.influence.effect), noise, fdr)
         return Scores(
             task_influence=mean.task_influence,
             targets=self._target_ids(),
@@ -189,7 +159,7 @@ class Audit:
             outlier_z=odd.z,
             outlier_q=odd.q_value,
             duplicates=facts.duplicates,
-            kinds=task_kinds(noise, odd, facts.duplicates, config.mislabel.fdr),
+            kinds=task_kinds(noise, odd, facts.duplicates, fdr),
             alignment=mean.alignment,
             outer_loss=mean.outer_loss,
             grad_norm=mean.grad_norm,

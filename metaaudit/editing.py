@@ -130,7 +130,7 @@ def removal_step(stages: Stages, plan: PrunePlan, damping: float) -> Adjoint:
     if influence.curvature != "ekfac":  # whose damping differs from layer to layer
         influence = influence.model_copy(update={"damping": damping})
     ekfac = stages.outer_ekfac(train, own) if influence.outer_ekfac else None
-    with stages.messages.stage("solve"):
+    with stages.stage("solve"):
         weight_decay = stages.problem.config.training.weight_decay
         hessian = _hessian(train, influence.curvature)
         solver = AdjointSolver(influence, hessian, own, weight_decay, ekfac)
@@ -188,7 +188,7 @@ def _stages(run: SavedRun, config: Config, messages: Messages) -> Stages:
     if weights.sha256 != manifest["checkpoints"][0]["sha256"]:
         raise _changed(run, "checkpoint has")
     cache = FactorCache(cache_folder(), say=messages.say)
-    return Stages(problem, weights, cache, messages, network)
+    return Stages.of_checkpoint(problem, weights, cache, messages, network)
 
 
 def _changed(run: SavedRun, what: str) -> RunError:

@@ -87,6 +87,12 @@ class Problem:
             self.train.pool.input_shape,
         )
 
+    def take_buffers(self, weights: Weights) -> None:
+        """Brings the buffers of a checkpoint into the model."""
+        own = dict(self.model.module.named_buffers())
+        for name, values in weights.buffers.items():
+            own[name].copy_(values)
+
     def unrolled(self, params: Params, task_set: TaskSet) -> Adaptation:
         """Tasks at some meta-parameters, differentiated through the learner's own steps."""
         return Unrolled(self.objective, params, task_set, self.batching)
@@ -139,6 +145,7 @@ class Weights:
         path: The file.
         params: The weights, on the device and in the precision of the problem.
         sha256: Of the file.
+        buffers: What the model takes from the file beside them, such as running statistics.
         mapping: Lines that say which tensor of the file is which parameter, a summary first.
         warnings: One line for each way in which the checkpoint disagrees with the configuration.
     """
@@ -147,6 +154,7 @@ class Weights:
     params: Params
     sha256: str
     mapping: tuple[str, ...]
+    buffers: Params
     warnings: tuple[str, ...]
 
 
@@ -208,16 +216,16 @@ def load_weights(problem: Problem, path: Path | None = None) -> Weights:
         rename=config.rename,
         ordered=path.suffix != ".safetensors",  # which sorts tensors by name
     )
-    buffers = dict(problem.model.module.named_buffers())
-    for name, values in fitted.buffers.items():
-        buffers[name].copy_(values)
-    return Weights(
+    weights = Weights(
         path=path,
         params={name: p.to(problem.template[name]) for name, p in fitted.params.items()},
         sha256=checkpoint.sha256,
         mapping=fitted.mapping,
+        buffers=fitted.buffers,
         warnings=(*fitted.warnings, *_disagreements(checkpoint.metadata, config)),
     )
+    problem.take_buffers(weights)
+    return weights
 
 
 def _target(problem: Problem) -> Target:

@@ -58,6 +58,15 @@ class Measured:
     manifest: dict[str, Any]
     warnings: list[str]
 
+    @property
+    def summary(self) -> dict[str, Any]:
+        """What the manifest tells of each of several checkpoints."""
+        return {
+            **self.manifest["evaluation"],
+            "converged": self.manifest["solver"]["converged"],
+            "crossfit_steps": self.manifest["crossfit_steps"],
+        }
+
 
 def measure(stages: Stages, targets: list[str]) -> Measured:
     """Runs all stages of one checkpoint.
@@ -102,7 +111,7 @@ def measure(stages: Stages, targets: list[str]) -> Measured:
 
 
 def averaged(each: Sequence[Measured]) -> Measured:
-    """The mean over checkpoints; how they were computed is told of the first.
+    """The mean over checkpoints; how they were solved for is told of the first.
 
     Influences on one evaluation task are brought to one spread over training tasks first, lest the
     checkpoint with the largest ones decide alone.
@@ -115,18 +124,29 @@ def averaged(each: Sequence[Measured]) -> Measured:
         return result
 
     first = each[0]
-    self_influence = None if first.self_influence is None else mean(lambda m: _given(m))
+    own = [m.self_influence for m in each if m.self_influence is not None]
+    units = [_unit(m.trusted_evidence) for m in each]
     return Measured(
         task_influence=_evened(np.stack([m.task_influence for m in each])).mean(axis=0),
         instance_influence=_evened(np.stack([m.instance_influence for m in each])).mean(axis=0),
-        self_influence=self_influence,
+        self_influence=_evened(np.stack(own)).mean(axis=0) if own else None,
         outer_loss=mean(lambda m: m.outer_loss),
         grad_norm=mean(lambda m: m.grad_norm),
         alignment=mean(lambda m: m.alignment),
         loss=mean(lambda m: m.loss),
-        evidence=_mean_evidence([m.evidence for m in each]),
-        trusted_evidence=_mean_evidence([m.trusted_evidence for m in each]),
-        manifest=first.manifest,
+        evidence=_mean_evidence([m.evidence for m in each], units),
+        trusted_evidence=_mean_evidence([m.trusted_evidence for m in each], units),
+        manifest={
+            **first.manifest,
+            "evaluation": {
+                name: float(np.mean([m.manifest["evaluation"][name] for m in each]))
+                for name in first.manifest["evaluation"]
+            },
+            "solver": {
+                **first.manifest["solver"],
+                "converged": all(m.manifest["solver"]["converged"] for m in each),
+            },
+        },
         warnings=list(dict.fromkeys(line for m in each for line in m.warnings)),
     )
 
@@ -150,17 +170,19 @@ def _evened(influence: Floats) -> Floats:
     return evened
 
 
-def _given(measured: Measured) -> Floats:
-    assert measured.self_influence is not None
-    return measured.self_influence
+def _unit(trusted: Evidence) -> float:
+    """What is usual of a signal without a natural scale, which differs between checkpoints."""
+    return 1.0 if trusted.other is None else float(np.median(np.abs(trusted.other))) or 1.0
 
 
-def _mean_evidence(each: Sequence[Evidence]) -> Evidence:
+def _mean_evidence(each: Sequence[Evidence], units: Sequence[float]) -> Evidence:
     def mean(get: Callable[[Evidence], Floats | None]) -> Floats | None:
         given = [values for one in each if (values := get(one)) is not None]
         return mean_probabilities(given) if given else None
 
-    others = [one.other for one in each if one.other is not None]
+    others = [
+        one.other / unit for one, unit in zip(each, units, strict=True) if one.other is not None
+    ]
     return Evidence(
         crossfit=mean_probabilities([one.crossfit for one in each]),
         adapted=mean_probabilities([one.adapted for one in each]),
@@ -178,7 +200,7 @@ def _solve(
     if influence.targets == "mean":
         rhs = rhs.mean(dim=0, keepdim=True)
     solver, exact = adjoint_solver(stages, train, gradients)
-    with stages.messages.stage("solve"):
+    with stages.stage("solve"):
         adjoint = solver.solve(rhs)
         if adjoint.solution is None or influence.curvature in ("exact", "jacobian"):
             return adjoint, None
@@ -194,7 +216,7 @@ def adjoint_solver(
     own = stages.tensor(gradients.gradients)
     ekfac = stages.outer_ekfac(train, own) if influence.outer_ekfac else None
     exact = hessian = TotalHessian(train)
-    with stages.messages.stage("total Hessian"):
+    with stages.stage("total Hessian"):
         if influence.curvature in FORMS and influence.method != "dot":
             hessian = TotalHessian.of(train, influence.curvature)
         solver = AdjointSolver(influence, hessian, own, config.training.weight_decay, ekfac)
@@ -203,7 +225,7 @@ def adjoint_solver(
 
 def _instances(stages: Stages, train: Adaptation, adjoint: Adjoint) -> Floats:
     task_set = train.task_set
-    with stages.messages.stage("instance influence", len(task_set)) as advance:
+    with stages.stage("instance influence", len(task_set)) as advance:
         found = instance_influence(train, adjoint.mean_direction, advance)
     check_finite("instance influence", task_set, found)
     return found

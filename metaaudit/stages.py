@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -52,6 +53,7 @@ class Stages:
         cache: Where what can be reused is kept.
         messages: Told of progress.
         network: The model's layers, where anything is by EK-FAC.
+        of: Stands after the name of each stage, where there are several checkpoints.
     """
 
     problem: Problem
@@ -59,6 +61,21 @@ class Stages:
     cache: FactorCache
     messages: Messages
     network: Network | None
+    of: str = ""
+
+    @classmethod
+    def of_checkpoint(
+        cls,
+        problem: Problem,
+        weights: Weights,
+        cache: FactorCache,
+        messages: Messages,
+        network: Network | None,
+        of: str = "",
+    ) -> Stages:
+        """The stages of a checkpoint, whose buffers the model has from now on."""
+        problem.take_buffers(weights)
+        return cls(problem, weights, cache, messages, network, of)
 
     def training_adaptation(self) -> Adaptation:
         """The adaptation to the training tasks, differentiated as configured."""
@@ -107,7 +124,7 @@ class Stages:
         return outer_factors(network, bases, gradients, task_set.query_sizes)
 
     def self_influence(self, adaptation: Adaptation) -> np.ndarray:
-        """Self-influence of every training instance, by EK-FAC."""
+        """Self-influence of every instance, by EK-FAC."""
         network, task_set = self.network, adaptation.task_set
         assert network is not None
 
@@ -117,9 +134,8 @@ class Stages:
             return {"self_influence": found}
 
         key, total = self.base_key(task_set), len(task_set)
-        return self._cached("self-influence", "self-influence", key, compute, total)[
-            "self_influence"
-        ]
+        stage = f"self-influence{self._whose(task_set)}"
+        return self._cached("self-influence", stage, key, compute, total)["self_influence"]
 
     def label_evidence(self, task_set: TaskSet, adaptation: Adaptation) -> Evidence:
         """What the learner says of every label of a task set."""
@@ -145,10 +161,9 @@ class Stages:
             check_finite("cross-fitting", task_set, found.sum(axis=1))
             return {"log_probabilities": found}
 
-        which = "" if task_set is problem.train else " of evaluation tasks"
         total = len(task_set) * config.repeats
         key = self.crossfit_key(task_set)
-        stage = f"cross-fitting{which}"
+        stage = f"cross-fitting{self._whose(task_set)}"
         return self._cached("crossfit", stage, key, compute, total)["log_probabilities"]
 
     @cached_property
@@ -157,25 +172,38 @@ class Stages:
         problem, steps = self.problem, self.problem.config.mislabel.steps
         if not problem.steps:
             return None
-        if steps == "auto":
-            with self.messages.stage("choice of steps"):
-                return best_steps(
-                    problem.with_steps, problem.steps, self.weights.params, problem.train,
-                    problem.batching, problem.config.mislabel,
-                )  # fmt: skip
-        return problem.steps if steps == "learner" else steps
+        if steps != "auto":
+            return problem.steps if steps == "learner" else steps
+        config = problem.config.mislabel
+
+        def compute(_: Advance) -> Arrays:
+            parts = (problem.with_steps, problem.steps, self.weights.params, problem.train)
+            return {"steps": np.array(best_steps(*parts, problem.batching, config))}
+
+        settings = [config.folds, config.repeats, config.seed]
+        key = {**self.base_key(problem.train), "steps": settings}
+        return int(self._cached("steps", "choice of steps", key, compute, 1)["steps"])
 
     def _fit(
         self, stage: str, fit: Callable[..., Probabilities], task_set: TaskSet
     ) -> Probabilities:
         """A fit that takes too little time to be worth keeping."""
-        which = "" if task_set is self.problem.train else " of evaluation tasks"
         problem = self.problem
-        with self.messages.stage(f"{stage}{which}", len(task_set)) as advance:
+        name = f"{stage}{self._whose(task_set)}"
+        with self.stage(name, len(task_set)) as advance:
             parts = (problem.objective, self.weights.params, task_set, problem.batching)
             found = fit(*parts, advance)
         check_finite(stage, task_set, found.sum(axis=1))
         return found
+
+    def stage(
+        self, name: str, total: int | None = None
+    ) -> AbstractContextManager[Callable[..., None]]:
+        """A stage that is timed and told of."""
+        return self.messages.stage(f"{name}{self.of}", total)
+
+    def _whose(self, task_set: TaskSet) -> str:
+        return "" if task_set is self.problem.train else " of evaluation tasks"
 
     def base_key(self, task_set: TaskSet) -> Key:
         """All that adaptation to a task set depends on."""
@@ -259,15 +287,44 @@ class Stages:
         total: int,
     ) -> Arrays:
         """A stage whose result the cache may hold, and a word on what that saved."""
-        with self.messages.stage(stage, total) as advance:
-            arrays = self.cache.get(name, depends_on, lambda: compute(advance), label=stage)
-            use = self.cache.uses[stage]
+        label = f"{stage}{self.of}"
+        with self.stage(stage, total) as advance:
+            arrays = self.cache.get(name, depends_on, lambda: compute(advance), label=label)
+            use = self.cache.uses[label]
             if use.status == "hit":
                 advance(total, f"from the cache, {use.saved_s:.1f} s saved")
         return arrays
 
     def _tensors(self, arrays: Arrays) -> dict[str, torch.Tensor]:
         return {name: self.tensor(values) for name, values in arrays.items()}
+
+
+def planned(stages: Stages) -> list[tuple[str, str]]:
+    """Each stage that the cache may hold, and whether it does; computes nothing."""
+    problem, cache = stages.problem, stages.cache
+    influence, mislabel = problem.config.influence, problem.config.mislabel
+    sets = {"training": problem.train, "evaluation": problem.evaluation}
+    found: list[tuple[str, str]] = []
+
+    def plan(what: str, name: str, key: Callable[[TaskSet], Key]) -> None:
+        for which, task_set in sets.items():
+            how = "from the cache" if cache.holds(name, key(task_set)) else "to compute"
+            found.append((f"{which} {what}{stages.of}", how))
+
+    if influence.derivative == "implicit":
+        kind = influence.inner.inverse
+        plan(f"inner {kind}", f"inner-{kind}", stages.inner_key)
+    plan("gradients", "gradients", stages.gradient_key)
+    if influence.outer_ekfac:
+        held = cache.holds("outer-ekfac", stages.outer_key())
+        found.append((f"outer EK-FAC{stages.of}", "from the cache" if held else "to compute"))
+    if influence.self_influence or mislabel.signal == "self-influence":
+        plan("self-influence", "self-influence", stages.base_key)
+    if problem.steps and mislabel.steps == "auto":
+        found.append((f"cross-fitting{stages.of}", "after the choice of steps"))
+    else:
+        plan("cross-fitting", "crossfit", stages.crossfit_key)
+    return found
 
 
 def check_finite(stage: str, task_set: TaskSet, *values: np.ndarray) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from metaaudit.findings import RuleName
+from metaaudit.findings import WATCHED, RuleName
 from metaaudit.influence import Outliers
 from metaaudit.inputs.contents import duplicates, image_contents
 from metaaudit.inputs.task_set import SETS, TaskSet
@@ -59,7 +59,7 @@ class TaskFacts:
             if others := self.duplicates[row]:
                 more = f" and {len(others) - 3} more" if len(others) > 3 else ""
                 lines.append(f"same images as {', '.join(others[:3])}{more}")
-            if contradictions.ratio[row] > 0:
+            if contradictions.q_value[row] <= WATCHED:
                 pairs = contradictions.renamings[row].items()
                 other = ", ".join(
                     f"{class_name(task, a)} as {class_name(task, b)}" for a, b in pairs
@@ -76,12 +76,23 @@ class TaskFacts:
         return result
 
 
+def unexplained(odd: Outliers, noise: LabelNoise, fdr: float) -> Outliers:
+    """An outlier test of losses without the tasks whose wrong labels explain theirs.
+
+    Args:
+        odd: The outlier test.
+        noise: What is known of the labels.
+        fdr: False-discovery rate of the flags on labels.
+    """
+    explained = (noise.noisy_q <= fdr) | (noise.contradictions.q_value <= fdr)
+    q_value = np.where(explained, 1.0, odd.q_value)
+    return Outliers(odd.z, q_value, odd.flagged & ~explained)
+
+
 def task_kinds(
     noise: LabelNoise, odd: Outliers, copies: list[tuple[str, ...]], fdr: float
 ) -> list[tuple[RuleName, ...]]:
     """For each task what is wrong with it beside harm.
-
-    A task whose labels explain its loss is no outlier.
 
     Args:
         noise: What is known of the labels.
@@ -98,7 +109,7 @@ def task_kinds(
             kinds.append("contradictory")
         if others:
             kinds.append("duplicate")
-        if odd.flagged[k] and not {"noisy", "contradictory"} & set(kinds):
+        if odd.flagged[k]:
             kinds.append("outlier")
         result.append(tuple(kinds))
     return result

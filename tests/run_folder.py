@@ -194,9 +194,7 @@ def findings_of(
         "duplicate": [
             (row, None, float(row.duplicates)) for row in tasks if "duplicate" in row.kinds
         ],
-        "outlier": [
-            (row, row.outlier_q, row.outlier_z) for row in tasks if "outlier" in row.kinds
-        ],
+        "outlier": [(row, row.outlier_q, row.outlier_z) for row in tasks if "outlier" in row.kinds],
     }
     found = [
         Finding(

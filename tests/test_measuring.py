@@ -36,7 +36,11 @@ def measured(seed: int, scale: float = 1.0) -> Measured:
             *(log_probabilities(rng) for _ in range(3)), rng.gamma(2, size=INSTANCES)
         ),
         trusted_evidence=Evidence(log_probabilities(rng), log_probabilities(rng)),
-        manifest={"seed": seed},
+        manifest={
+            "seed": seed,
+            "evaluation": {"mean_loss": 1.0 + seed, "mean_accuracy": 0.5},
+            "solver": {"solver": f"of {seed}", "converged": seed == 0},
+        },
         warnings=["both", f"of {seed}"],
     )
 
@@ -120,20 +124,44 @@ def test_probabilities_are_averaged_as_probabilities() -> None:
     assert found.trusted_evidence.other is None
 
 
-@pytest.mark.parametrize("name", ["self_influence", "outer_loss", "grad_norm", "alignment", "loss"])
+@pytest.mark.parametrize("name", ["outer_loss", "grad_norm", "alignment", "loss"])
 def test_the_rest_is_averaged_plainly(name: str) -> None:
     each = [measured(seed) for seed in range(2)]
     expected = (getattr(each[0], name) + getattr(each[1], name)) / 2
     np.testing.assert_allclose(getattr(averaged(each), name), expected, rtol=1e-12)
 
 
-def test_other_signals_are_averaged() -> None:
+def test_self_influence_is_averaged_at_one_spread() -> None:
     each = [measured(seed) for seed in range(2)]
-    first, second = (one.evidence.other for one in each)
+    first, second = (one.self_influence for one in each)
     assert first is not None and second is not None
-    found = averaged(each).evidence.other
-    assert found is not None
-    np.testing.assert_allclose(found, (first + second) / 2, rtol=1e-12)
+    usual = (first.std() + second.std()) / 2
+    expected = (first / first.std() + second / second.std()) / 2 * usual
+    found = averaged([each[0], each[1]]).self_influence
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+def with_other(seed: int, scale: float) -> Measured:
+    """A checkpoint whose signal without a natural scale is so large."""
+    rng = np.random.default_rng(seed)
+    parts = (rng.standard_normal(5) * scale for _ in range(2))
+    one = measured(seed)
+    evidence, trusted = (
+        replace(given, other=values)
+        for given, values in zip((one.evidence, one.trusted_evidence), parts, strict=True)
+    )
+    return replace(one, evidence=evidence, trusted_evidence=trusted)
+
+
+def test_other_signals_are_averaged_in_units_of_what_is_usual() -> None:
+    alike = averaged([with_other(0, 1), with_other(1, 1)])
+    unlike = averaged([with_other(0, 1), with_other(1, 100)])
+    for one, other in (
+        (alike.evidence, unlike.evidence),
+        (alike.trusted_evidence, unlike.trusted_evidence),
+    ):
+        assert one.other is not None and other.other is not None
+        np.testing.assert_allclose(other.other, one.other, rtol=1e-12)
 
 
 def test_what_was_not_asked_for_stays_out() -> None:
@@ -141,10 +169,14 @@ def test_what_was_not_asked_for_stays_out() -> None:
     assert averaged(each).self_influence is None
 
 
-def test_warnings_are_told_once_and_the_manifest_is_the_first() -> None:
+def test_warnings_are_told_once_and_the_manifest_is_mostly_of_the_first() -> None:
     found = averaged([measured(0), measured(1)])
     assert found.warnings == ["both", "of 0", "of 1"]
-    assert found.manifest == {"seed": 0}
+    assert found.manifest == {
+        "seed": 0,
+        "evaluation": {"mean_loss": 1.5, "mean_accuracy": 0.5},
+        "solver": {"solver": "of 0", "converged": False},
+    }
 
 
 def test_the_spread_is_that_of_the_mean_influence_at_one_size() -> None:

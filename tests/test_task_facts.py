@@ -11,8 +11,8 @@ from metaaudit.findings import RULES, RuleName
 from metaaudit.influence import Outliers
 from metaaudit.inputs.contents import image_contents
 from metaaudit.inputs.task_set import ImagePool, Task, TaskSet
-from metaaudit.labelnoise import Contradictions, LabelNoise
-from metaaudit.task_facts import TaskFacts, item_rows, task_kinds
+from metaaudit.labelnoise import Contradictions, Item, LabelNoise
+from metaaudit.task_facts import TaskFacts, item_rows, task_kinds, unexplained
 
 FDR = 0.1
 
@@ -32,10 +32,10 @@ def facts_of(train: TaskSet, evaluation: TaskSet) -> TaskFacts:
     return TaskFacts.of(train, evaluation, image_contents(train))
 
 
-def none_of(tasks: TaskSet) -> Contradictions:
-    """No contradictions."""
-    n = len(tasks)
-    return Contradictions(np.zeros(n), np.ones(n), [{}] * n)
+def none_of(n_tasks: int, q_values: list[float] | None = None) -> Contradictions:
+    """No renaming is likelier, whatever the q-values."""
+    q_value = np.ones(n_tasks) if q_values is None else np.array(q_values)
+    return Contradictions(np.zeros(n_tasks), q_value, [{} for _ in range(n_tasks)])
 
 
 TRAIN = task_set(
@@ -92,12 +92,6 @@ def test_many_copies_are_cut_short(copies: int, told: str) -> None:
     assert facts.sentences(train, none_of(copies + 1))["task-0"] == [told]
 
 
-def none_of(n_tasks: int, q_values: list[float] | None = None) -> Contradictions:
-    """No renaming is likelier, whatever the q-values."""
-    q_value = np.ones(n_tasks) if q_values is None else np.array(q_values)
-    return Contradictions(np.zeros(n_tasks), q_value, [{} for _ in range(n_tasks)])
-
-
 def test_the_best_renaming_is_told_by_names_of_the_classes() -> None:
     train = task_set([[0, 1, 2, 3], [4, 5, 6, 7]], [("cat", "dog"), ()])
     facts = facts_of(train, task_set([[10, 11, 12, 13]], [()]))
@@ -106,17 +100,6 @@ def test_the_best_renaming_is_told_by_names_of_the_classes() -> None:
         "task-0": ["its query labels fit best if one reads cat as dog, dog as cat"],
         "task-1": ["its query labels fit best if one reads 0 as 1, 1 as 0"],
     }
-
-
-def test_other_names_of_classes_are_told_by_the_names_of_the_data_set() -> None:
-    facts = facts_of(TRAIN, task_set([[20, 21, 22, 23]], [()], seed=1))
-    ratio = np.array([9.0, 0.0, 0.0, 7.0])
-    renamings = [{0: 1, 1: 0}, {}, {}, {1: 0}]
-    q_value = np.array([0.001, 1.0, 1.0, 0.002])
-    told = facts.sentences(TRAIN, Contradictions(ratio, q_value, renamings))
-    assert told["task-0"][-1] == "its query labels fit best if one reads cat as dog, dog as cat"
-    assert told["task-1"] == []
-    assert told["task-3"] == ["its query labels fit best if one reads 1 as 0"]
 
 
 def noise_of(noisy_q: list[float], contradictory_q: list[float]) -> LabelNoise:
@@ -131,7 +114,8 @@ def noise_of(noisy_q: list[float], contradictory_q: list[float]) -> LabelNoise:
         wrong=none,
         q_value=none,
         mislabeled=none.astype(np.bool_),
-        right_share=1.0,
+        harder=0.0,
+        warnings=[],
         items=[],
         item_q=none,
         item_mislabeled=none.astype(np.bool_),
@@ -166,8 +150,11 @@ def test_kinds(
 ) -> None:
     # The task stands between two that nothing is wrong with.
     noise = noise_of([1.0, noisy_q, 1.0], [1.0, contradictory_q, 1.0])
-    outliers = Outliers(np.zeros(3), np.ones(3), np.array([False, odd, False]))
-    assert task_kinds(noise, outliers, [(), copies, ()], FDR) == [(), kinds, ()]
+    outliers = Outliers(np.zeros(3), np.full(3, 0.01), np.array([False, odd, False]))
+    left = unexplained(outliers, noise, FDR)
+    explained = bool({"noisy", "contradictory"} & set(kinds))
+    assert left.q_value.tolist() == [0.01, 1.0 if explained else 0.01, 0.01]
+    assert task_kinds(noise, left, [(), copies, ()], FDR) == [(), kinds, ()]
     assert list(kinds) == [rule for rule in RULES if rule in kinds]
 
 

@@ -1,6 +1,6 @@
 """Mislabeled instances and tasks: what learners say of labels they were kept from."""
 
-from metaaudit.labelnoise.calibration import Calibration, calibrate
+from metaaudit.labelnoise.calibration import calibrate, harder
 from metaaudit.labelnoise.cross_fitting import (
     assign_folds,
     best_steps,
@@ -14,7 +14,6 @@ from metaaudit.labelnoise.judgement import Judgement, Probabilities, judge
 from metaaudit.labelnoise.task_kinds import Contradictions
 
 __all__ = [
-    "Calibration",
     "Contradictions",
     "Evidence",
     "Item",
@@ -28,6 +27,7 @@ __all__ = [
     "class_name",
     "cross_fit",
     "detect",
+    "harder",
     "judge",
     "leave_one_out_fit",
     "mean_probabilities",

@@ -19,7 +19,7 @@ from metaaudit.bilevel import Advance, Batching, Objective
 from metaaudit.config.mislabel import MislabelConfig
 from metaaudit.inputs.task_set import Ints, Task, TaskSet
 from metaaudit.labelnoise.fits import out_of_fold
-from metaaudit.labelnoise.judgement import Probabilities
+from metaaudit.labelnoise.judgement import Probabilities, judge
 from metaaudit.models import Params
 
 FEW_TASKS = 40
@@ -104,7 +104,7 @@ def best_steps(
 
     def accuracy(count: int) -> float:
         found = cross_fit(with_steps(count), params, some, batching, config)
-        return float((found.argmax(axis=1) == labels).mean())
+        return float((judge(found, some).suggested == labels).mean())
 
     counts = sorted({1, *(max(1, round(steps * factor)) for factor in FACTORS)})
     return max(counts, key=lambda count: (accuracy(count), -count))

