@@ -125,7 +125,12 @@ class Audit:
                 "harder": noise.harder,
                 "estimated_wrong_labels": float(noise.wrong.sum()),
             },
-            "warnings": [*self.cache.warnings, *mean.warnings, *noise.warnings],
+            "warnings": [
+                *self.cache.warnings,
+                *mean.warnings,
+                *noise.warnings,
+                *facts.warnings(problem.train),
+            ],
         }
         manifest["coverage"]["items"] = len(noise.items)
         return scores, facts.sentences(problem.train, noise.contradictions), manifest

@@ -21,7 +21,13 @@ from metaaudit.bilevel import (
 )
 from metaaudit.config import Config
 from metaaudit.config.influence import InfluenceConfig, InnerConfig
-from metaaudit.config.learner import FIELD_LEARNERS, ImamlConfig, LearnerConfig, MamlConfig
+from metaaudit.config.learner import (
+    FIELD_LEARNERS,
+    STEPPING_LEARNERS,
+    ImamlConfig,
+    LearnerConfig,
+    MamlConfig,
+)
 from metaaudit.curvature import Network
 from metaaudit.errors import ConfigError, TaskSetError
 from metaaudit.inputs.checkpoints import Target, fit_weights, read_checkpoint
@@ -74,8 +80,9 @@ class Problem:
 
     @property
     def steps(self) -> int:
-        """Inner steps of the learner; 0 where it has none."""
-        return int(getattr(self.config.learner, "steps", 0))
+        """Inner steps of the learner; 0 where it has none of a fixed number."""
+        learner = self.config.learner
+        return int(getattr(learner, "steps")) if learner.name in STEPPING_LEARNERS else 0  # noqa: B009
 
     def with_steps(self, steps: int | None) -> Objective:
         """The objective with another number of inner steps, for a learner that takes steps."""

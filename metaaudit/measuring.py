@@ -161,8 +161,12 @@ def influence_spread(each: Sequence[Measured]) -> Floats | None:
 
 
 def _evened(influence: Floats) -> Floats:
-    """``[n_checkpoints, n, ...]``, scaled so that all checkpoints have one spread over ``n``."""
-    spread = influence.std(axis=1, keepdims=True)
+    """``[n_checkpoints, n, ...]``, scaled so that all checkpoints have one spread over ``n``.
+
+    The spread is the median absolute deviation, which an outlier does not widen to hide in it.
+    """
+    spread = np.abs(influence - np.median(influence, axis=1, keepdims=True))
+    spread = np.median(spread, axis=1, keepdims=True)
     usual = spread.mean(axis=0, keepdims=True)
     evened: Floats = influence * np.divide(
         usual, spread, out=np.ones_like(spread), where=spread > 0

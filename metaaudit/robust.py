@@ -12,13 +12,15 @@ MAD_TO_SIGMA = 1.4826
 def robust_z(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """``(x - median) / (1.4826 MAD)`` of every value.
 
-    All are 0 where at least half of the values are equal: there is no spread to compare with.
+    All are 0 where at least half of the values are equal, but for rounding: there is no spread to
+    compare with.
     """
     if not len(values):
         return np.zeros(0)
     centred = values - np.median(values)
     spread = MAD_TO_SIGMA * np.median(np.abs(centred))
-    z: npt.NDArray[np.float64] = centred / spread if spread > 0 else np.zeros_like(centred)
+    rounding = 1e-12 * np.abs(values).max()
+    z: npt.NDArray[np.float64] = centred / spread if spread > rounding else np.zeros_like(centred)
     return z
 
 
@@ -33,6 +35,18 @@ def q_values(p_values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     q: npt.NDArray[np.float64] = np.empty(n)
     q[order] = np.minimum(np.minimum.accumulate(rates[::-1])[::-1], 1.0)
     return q
+
+
+def e_q_values(log_e: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """The smallest false-discovery rate at which each would be rejected, by e-values.
+
+    Wang and Ramdas (2022).
+
+    Args:
+        log_e: ``[n]`` logarithms of the e-values.
+    """
+    with np.errstate(over="ignore"):  # a rejection of theirs is one of p-values 1/e
+        return q_values(np.exp(-log_e))
 
 
 def running_rates(

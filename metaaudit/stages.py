@@ -318,8 +318,12 @@ def planned(stages: Stages) -> list[tuple[str, str]]:
     if influence.outer_ekfac:
         held = cache.holds("outer-ekfac", stages.outer_key())
         found.append((f"outer EK-FAC{stages.of}", "from the cache" if held else "to compute"))
-    if influence.self_influence or mislabel.signal == "self-influence":
+    if mislabel.signal == "self-influence":
         plan("self-influence", "self-influence", stages.base_key)
+    elif influence.self_influence:
+        held = cache.holds("self-influence", stages.base_key(problem.train))
+        how = "from the cache" if held else "to compute"
+        found.append((f"training self-influence{stages.of}", how))
     if problem.steps and mislabel.steps == "auto":
         found.append((f"cross-fitting{stages.of}", "after the choice of steps"))
     else:

@@ -46,6 +46,16 @@ class TaskFacts:
             [sum(images[row] in held_out for row in members) for members in rows],
         )
 
+    def warnings(self, train: TaskSet) -> list[str]:
+        """One line where training and evaluation tasks share images."""
+        shared, total = sum(self.shared_images), train.n_instances
+        if not shared:
+            return []
+        return [
+            f"{shared} of the {total} instances of training tasks are in evaluation tasks too, "
+            "which say nothing new of them: neither influence nor flags of labels can be trusted"
+        ]
+
     def sentences(self, train: TaskSet, contradictions: Contradictions) -> dict[str, list[str]]:
         """The facts that may explain a finding, by task id.
 

@@ -45,6 +45,21 @@ def measured(seed: int, scale: float = 1.0) -> Measured:
     )
 
 
+def spread(values: np.ndarray) -> np.ndarray:
+    """Median absolute deviation over items."""
+    deviations = np.abs(values - np.median(values, axis=0))
+    result: np.ndarray = np.median(deviations, axis=0)
+    return result
+
+
+def test_an_outlier_of_one_checkpoint_stays_one() -> None:
+    each = [measured(seed) for seed in range(2)]
+    large = each[0].task_influence.copy()
+    large[3] += 1000 * spread(large)
+    found = averaged([replace(each[0], task_influence=large), each[1]]).task_influence
+    assert (np.abs(found[3]) > 100 * spread(found)).all()
+
+
 def test_one_checkpoint_is_itself() -> None:
     one = measured(0)
     assert averaged([one]) is one
@@ -56,7 +71,7 @@ def test_a_checkpoint_with_large_influences_weighs_no_more() -> None:
     found = averaged([small, large])
     for get in (lambda m: m.task_influence, lambda m: m.instance_influence):
         values = get(found)
-        parts = [(get(m) / get(m).std(axis=0)) for m in (small, large)]
+        parts = [(get(m) / spread(get(m))) for m in (small, large)]
         # The mean of both at one spread, up to a factor for each evaluation task.
         ratio = values / (parts[0] + parts[1])
         np.testing.assert_allclose(ratio, np.broadcast_to(ratio[0], ratio.shape), rtol=1e-9)
@@ -83,7 +98,7 @@ def test_influences_keep_their_sign_and_unit() -> None:
 def test_equal_sizes_give_the_plain_mean() -> None:
     def standardised(one: Measured) -> Measured:
         values = one.task_influence
-        return replace(one, task_influence=values / values.std(axis=0))
+        return replace(one, task_influence=values / spread(values))
 
     each = [standardised(measured(seed)) for seed in range(3)]
     expected = np.mean([one.task_influence for one in each], axis=0)
@@ -135,8 +150,8 @@ def test_self_influence_is_averaged_at_one_spread() -> None:
     each = [measured(seed) for seed in range(2)]
     first, second = (one.self_influence for one in each)
     assert first is not None and second is not None
-    usual = (first.std() + second.std()) / 2
-    expected = (first / first.std() + second / second.std()) / 2 * usual
+    usual = (spread(first) + spread(second)) / 2
+    expected = (first / spread(first) + second / spread(second)) / 2 * usual
     found = averaged([each[0], each[1]]).self_influence
     np.testing.assert_allclose(found, expected, rtol=1e-12)
 
@@ -183,7 +198,7 @@ def test_the_spread_is_that_of_the_mean_influence_at_one_size() -> None:
     small, large = measured(0), measured(1, scale=100)
     found = influence_spread([small, large])
     assert found is not None
-    spreads = [one.task_influence.std(axis=0) for one in (small, large)]
+    spreads = [spread(one.task_influence) for one in (small, large)]
     usual = (spreads[0] + spreads[1]) / 2
     means = [
         (one.task_influence / spread * usual).mean(axis=1)

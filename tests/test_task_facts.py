@@ -78,6 +78,14 @@ def test_other_pixels_are_not_shared_whatever_their_names() -> None:
     assert facts_of(TRAIN, same_rows).shared_images == [0, 0, 0, 0]
 
 
+def test_shared_images_are_warned_of() -> None:
+    facts = facts_of(TRAIN, TRAIN)
+    (warning,) = facts.warnings(TRAIN)
+    assert "16 of the 16 instances of training tasks are in evaluation tasks too" in warning
+    other = task_set([[0, 1, 2, 3]], [()], seed=1)
+    assert facts_of(TRAIN, other).warnings(TRAIN) == []
+
+
 @pytest.mark.parametrize(
     ("copies", "told"),
     [

@@ -100,6 +100,9 @@ FIELD_LEARNERS = ("fomaml", "reptile")
 PROXIMAL_LEARNERS = ("maml", "imaml")
 """Learners whose adapted parameters can be taken to solve a proximal inner problem."""
 
+STEPPING_LEARNERS = ("maml", "fomaml", "anil", "meta-sgd", "reptile")
+"""Learners with a number of inner steps, and not a bound on it."""
+
 LearnerConfig = Annotated[
     MamlConfig | AnilConfig | ImamlConfig | ProtonetConfig | RidgeConfig,
     Field(discriminator="name"),

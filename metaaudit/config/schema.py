@@ -14,6 +14,7 @@ from metaaudit.config.learner import (
     FIELD_LEARNERS,
     LEARNERS,
     PROXIMAL_LEARNERS,
+    STEPPING_LEARNERS,
     LearnerConfig,
 )
 from metaaudit.config.mislabel import MislabelConfig
@@ -68,6 +69,11 @@ class Config(Section):
             raise ValueError(
                 "influence.inner.proximity is that of the learner imaml; change learner.proximity"
             )
+        if self.mislabel.steps != "learner" and name not in STEPPING_LEARNERS:
+            raise ValueError(
+                f"mislabel.steps is for the learners {_listed(STEPPING_LEARNERS)}, not for {name}; "
+                "remove it"
+            )
         if influence.derivative == "implicit" and name not in PROXIMAL_LEARNERS:
             raise ValueError(
                 f"influence.derivative: implicit is for the learners {_listed(PROXIMAL_LEARNERS)}, "
@@ -83,7 +89,7 @@ class Config(Section):
 
 
 def _listed(names: tuple[str, ...]) -> str:
-    return " and ".join(names)
+    return f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 TAGGED: dict[str, dict[str, type[Section]]] = {

@@ -43,7 +43,8 @@ class Finding(_Model):
             borderline.
         q_value: The smallest false-discovery rate at which it would be flagged; none for rules
             that involve no chance.
-        score: The statistic that ranks the findings of the rule, larger is worse.
+        score: The statistic of the rule, larger is worse; it ranks the findings on tasks. Those on
+            instances are ranked by how surely they are wrong, and this is their mislabel score.
         message: One sentence that starts with the subject's id.
         evidence: What else speaks for it or explains it, one sentence each.
         label: Given label of an instance, as ``items.csv`` has it.

@@ -77,7 +77,9 @@ class Baseline(BaseModel):
 
     def stale(self, findings: Iterable[Finding], release: float) -> tuple[Entry, ...]:
         """The entries without any finding up to that q-value."""
-        there = {key_of(finding) for finding in findings if within(finding, release)}
+        there = {
+            key_of(finding) for finding in findings if finding.flagged or within(finding, release)
+        }
         return tuple(entry for entry in self.entries if entry.key not in there)
 
 

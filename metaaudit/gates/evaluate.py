@@ -99,7 +99,9 @@ def _notes(
     run: SavedRun, gate: GateConfig, suppressions: tuple[Suppression, ...], today: datetime.date
 ) -> tuple[str, ...]:
     gates = rule_gates(gate)
-    there = {key_of(one) for one in run.findings.findings if within(one, gate.release)}
+    there = {
+        key_of(one) for one in run.findings.findings if one.flagged or within(one, gate.release)
+    }
     notes = []
     for one in suppressions:
         what = f"the suppression of {one.subject} as {one.rule}"

@@ -46,16 +46,19 @@ def calibrate(scores: Scores, trusted: Scores) -> Scores:
 
 
 def harder(log_odds: Scores, trusted: Scores) -> float:
-    """By how much right labels fit less surely than trusted ones; 0 where they do not.
+    """By how much labels fit less surely than trusted ones; 0 where they do not.
 
     Tasks may be harder than the trusted ones, and wrong labels make them so, as a learner that
-    adapts to them errs more often on the right ones too. It is the difference of the medians, which
-    are those of right labels. What is surer than ``CERTAIN`` is all alike: beyond it, how sure a
-    learner is of what it knows says nothing of how often it errs.
+    adapts to them errs more often on the right ones too. It is the difference of the medians. What
+    is surer than ``CERTAIN`` is all alike: beyond it, how sure a learner is of what it knows says
+    nothing of how often it errs.
 
     Args:
-        log_odds: ``[n]`` logarithms of the odds against given labels.
-        trusted: ``[n_trusted]`` those against labels that are right.
+        log_odds: ``[n]`` logarithms of the odds against given labels that are likelier than any
+            other, so that the share of wrong ones hardly counts.
+        trusted: ``[n_trusted]`` those of trusted labels, likewise.
     """
+    if not len(log_odds) or not len(trusted):
+        return 0.0
     ours, theirs = (np.median(np.maximum(part, CERTAIN)) for part in (log_odds, trusted))
     return max(0.0, float(ours - theirs))

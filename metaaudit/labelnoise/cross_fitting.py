@@ -52,7 +52,8 @@ def cross_fit(
         ``[n_instances, n_outputs]`` log-probabilities, in the task set's order of instances.
     """
     # Every fold is an adaptation of its own, so a task counts as many; larger chunks run slower.
-    batching = replace(batching, size=max(1, batching.size // config.folds))
+    most = min(config.folds, max(sum(task.shape) for task in task_set.tasks))
+    batching = replace(batching, size=max(1, batching.size // most))
     repeats = []
     for repeat in range(config.repeats):
         logits: list[tuple[Ints, npt.NDArray[np.float64]]] = []

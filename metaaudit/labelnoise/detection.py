@@ -113,8 +113,10 @@ def detect(
     trusted_judgement = judge(trusted_evidence.crossfit, trusted)
     trusted_values = signal_values(config.signal, trusted_evidence, trusted_judgement, trusted)
     odds, trusted_odds = (_log_odds(config.signal, part) for part in (values, trusted_values))
-    # A signal without a natural scale does not tell how sure the learner is.
-    shift = harder(odds, trusted_odds) if config.signal in (*LOSSES, *MARGINS) else 0.0
+    shift = 0.0
+    if config.signal in (*LOSSES, *MARGINS):  # the others do not tell how sure the learner is
+        undoubted = odds[judgement.margin < 0], trusted_odds[trusted_judgement.margin < 0]
+        shift = harder(*undoubted)
     found = calibrate(odds, trusted_odds + shift)
     # Where no other label is suggested with confidence, there is nothing to be mistaken for.
     wrong = np.where(judgement.confident, found, 0.0)
@@ -123,6 +125,7 @@ def detect(
     items = pool_items(train, judgement.suggested, score, wrong)
     item_wrong = np.array([item.wrong for item in items])
     item_q = running_rates(1 - item_wrong, np.array([item.score for item in items]))
+    noisy_q = noisy_q_values(wrong, train, config.noisy_share)
     temperature, lapse = calibration_of(trusted_evidence.adapted, trusted)
     return LabelNoise(
         signal=values,
@@ -134,12 +137,12 @@ def detect(
         q_value=q_value,
         mislabeled=q_value <= config.fdr,
         harder=shift,
-        warnings=_warnings(train, trusted, shift),
+        warnings=_warnings(train, trusted, shift, noisy_q <= config.fdr),
         items=items,
         item_q=item_q,
         item_mislabeled=item_q <= config.fdr,
         label_noise=label_noise(wrong, train),
-        noisy_q=noisy_q_values(wrong, train, config.noisy_share),
+        noisy_q=noisy_q,
         contradictions=contradictions(evidence.adapted, train, temperature, lapse),
     )
 
@@ -172,16 +175,23 @@ def _log_odds(signal: Signal, values: Floats) -> Floats:
     return odds
 
 
-def _warnings(train: TaskSet, trusted: TaskSet, shift: float) -> list[str]:
+def _warnings(train: TaskSet, trusted: TaskSet, shift: float, noisy: Flags) -> list[str]:
     found = []
     ours, theirs = (
-        {(len(np.unique(task.support_y)), *task.shape) for task in tasks.tasks}
+        [(len(np.unique(task.support_y)), *task.shape) for task in tasks.tasks]
         for tasks in (train, trusted)
     )
-    if not ours & theirs:
+    unlike = sum(size not in theirs for size in ours)
+    if unlike > len(ours) / 2:
         found.append(
-            "no evaluation task has the size of a training task, so that what is usual there says "
-            "little of wrong labels here: give evaluation tasks of the same ways, shots and queries"
+            f"no evaluation task has the size of {unlike} of the {len(ours)} training tasks, so "
+            "that what is usual there says little of wrong labels here: give evaluation tasks of "
+            "the same ways, shots and queries"
+        )
+    if noisy.sum() > len(train) / 4:
+        found.append(
+            f"{noisy.sum()} of {len(train)} tasks look noisy: perhaps they are only harder than "
+            "the evaluation tasks; look at a few before you believe it"
         )
     if shift > MUCH_HARDER:
         found.append(

@@ -33,7 +33,8 @@ def out_of_fold(
     held_out = held_out.to(inputs.device)
     kept = (~held_out).to(inputs.dtype)
     # The inner loss divides by all instances, so the kept ones are weighted up to a mean over them.
-    weights = kept * kept.shape[-1] / kept.sum(-1, keepdim=True)
+    # Where nothing is kept, since all instances are one image, the learner stays unadapted.
+    weights = kept * kept.shape[-1] / kept.sum(-1, keepdim=True).clamp(min=1)
 
     def fit(x: Tensor, y: Tensor, w: Tensor) -> Tensor:
         return objective.forward(objective.adapt(params, w, TaskTensors(x, y, x, y)), x)

@@ -21,7 +21,8 @@ class Item:
         instance_id: Its id.
         row: Its row in the image pool.
         occurrences: Positions in the task set's order of instances.
-        label: Its given class; several, where its tasks differ, joined by `` | ``.
+        label: Its given class; several, where its tasks differ, joined by `` | ``. Where a task
+            names no classes, the number in it, and which task, if there are several.
         suggested: The class that its tasks suggest together.
         score: Mean score of its occurrences.
         wrong: Mean probability over its occurrences that the label is wrong. They share the image
@@ -55,14 +56,21 @@ def pool_items(task_set: TaskSet, suggested: Ints, scores: Floats, wrong: Floats
         members[int(task_set.tasks[row].rows(name)[index])].append(position)
 
     def item(image: int, occurrences: list[int]) -> Item:
+        several = len({places[position][0] for position in occurrences}) > 1
+
+        def named(task: Task, label: int) -> str:
+            name = class_name(task, label)
+            # A number means another class in another task.
+            return f"{name} in {task.task_id}" if several and not _has_name(task, label) else name
+
         given: dict[str, None] = {}
         votes: dict[str, float] = defaultdict(float)
         for position in occurrences:
             row, name, index = places[position]
             task = task_set.tasks[row]
-            given[class_name(task, int(task.labels(name)[index]))] = None
+            given[named(task, int(task.labels(name)[index]))] = None
             # The surer that the label is wrong, the more the suggestion counts; a little always.
-            votes[class_name(task, int(suggested[position]))] += wrong[position] + 1e-6
+            votes[named(task, int(suggested[position]))] += wrong[position] + 1e-6
         return Item(
             instance_id=task_set.pool.ids[image],
             row=image,
@@ -78,5 +86,8 @@ def pool_items(task_set: TaskSet, suggested: Ints, scores: Floats, wrong: Floats
 
 def class_name(task: Task, label: int) -> str:
     """The data set's name of a label; its number within the task where there is none."""
-    names = dict(enumerate(task.class_names))
-    return names.get(label) or str(label)
+    return task.class_names[label] if _has_name(task, label) else str(label)
+
+
+def _has_name(task: Task, label: int) -> bool:
+    return label < len(task.class_names) and bool(task.class_names[label])

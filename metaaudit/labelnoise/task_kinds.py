@@ -18,7 +18,7 @@ from scipy.special import expit
 
 from metaaudit.inputs.task_set import Ints, Task, TaskSet
 from metaaudit.labelnoise.judgement import Probabilities, within_classes
-from metaaudit.robust import running_rates
+from metaaudit.robust import e_q_values, running_rates
 
 Floats = npt.NDArray[np.float64]
 
@@ -88,7 +88,7 @@ def contradictions(
     ratios = np.array([ratio for ratio, _ in found])
     n_renamings = [math.lgamma(len(np.unique(_labels(task))) + 1) for task in task_set.tasks]
     return Contradictions(
-        ratios, _q_values(ratios - np.array(n_renamings)), [renaming for _, renaming in found]
+        ratios, e_q_values(ratios - np.array(n_renamings)), [renaming for _, renaming in found]
     )
 
 
@@ -104,16 +104,6 @@ def _best_renaming(
     ratio = max(0.0, float(fits[given, best].sum() - np.trace(fits)))
     there = set(task.query_y.tolist())
     return ratio, {old: new for old, new in pairs if old != new and old in there}
-
-
-def _q_values(log_e: Floats) -> Floats:
-    """q-values of e-values, given their logarithms."""
-    order, n = np.argsort(-log_e, kind="stable"), len(log_e)
-    with np.errstate(over="ignore"):
-        rates = np.exp(np.log(n) - np.log(np.arange(1, n + 1)) - log_e[order])
-    q_value = np.empty(n)
-    q_value[order] = np.minimum(np.minimum.accumulate(rates[::-1])[::-1], 1.0)
-    return q_value
 
 
 def calibration_of(log_probabilities: Probabilities, trusted: TaskSet) -> tuple[float, float]:

@@ -56,10 +56,11 @@ class Scores:
         instance_influence: ``[n_instances]``.
         self_influence: ``[n_instances]``; ``None`` where it was not asked for.
         loss: ``[n_instances]``, after adaptation.
-        signal: ``[n_instances]``; the ranking follows it.
+        signal: ``[n_instances]``.
         margin: ``[n_instances]``, out of fold.
         mislabel_score: ``[n_instances]``.
-        wrong: ``[n_instances]``, probability that the label is wrong.
+        wrong: ``[n_instances]``, probability that the label is wrong; the ranking follows it and
+            then the signal.
         q_value: ``[n_instances]``.
         suggested_label: ``[n_instances]``, int.
         mislabeled: ``[n_instances]``, bool.
@@ -142,12 +143,18 @@ def ranked_tasks(scores: Scores, task_set: TaskSet) -> list[TaskRow]:
 
 
 def ranked_instances(scores: Scores, task_set: TaskSet) -> list[InstanceRow]:
-    """Most suspicious first, by the signal, whose order is that of the score without ties."""
+    """Most surely wrong first, then by the signal, which has the order of the score, ties apart."""
     places = list(task_set.instances())
 
-    def key(i: int) -> tuple[float, str, int, int]:
+    def key(i: int) -> tuple[float, float, str, int, int]:
         row, name, index = places[i]
-        return -scores.signal[i], task_set.tasks[row].task_id, SETS.index(name), index
+        return (
+            -scores.wrong[i],
+            -scores.signal[i],
+            task_set.tasks[row].task_id,
+            SETS.index(name),
+            index,
+        )
 
     rows = []
     for rank, i in enumerate(sorted(range(len(places)), key=key), start=1):

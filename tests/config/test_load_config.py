@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 import pytest
 
-from metaaudit.config import Config, load_config, template_text
+from metaaudit.config import Config, load_config, template_text, write_template
 from metaaudit.config.influence import SOLVERS, InfluenceConfig
 from metaaudit.config.model import FactoryConfig
 from metaaudit.config.strict_yaml import parse_yaml
@@ -115,6 +115,8 @@ BAD_OVERRIDES = [
     ("checkpoint=[]", ["checkpoint: got []", "at least 1 of them"]),
     ("gate.harmful={fdr: 2}", ["gate.harmful.fdr: got 2", "a number of at most 0.25"]),
     ("gate.harmful.max=2", ["gate.harmful.max: unknown key", "fdr, max_count, max_fraction"]),
+    ("mislabel.signal=los", ["got 'los'", "did you mean 'loss'?"]),
+    ("mislabel.steps=0", ["mislabel.steps: got 0"]),
     ("gate={noisy: }", ["noisy is named without a value; write noisy: {}"]),
     ("gate={noisy: {fdr: 0.25}}", ["noisy.fdr is 0.25, above release 0.2"]),
     ("model.name.x=1", ["model.name is a value, not a section"]),
@@ -314,3 +316,11 @@ def test_relative_paths_start_at_the_file(tmp_path: Path) -> None:
 def test_config_round_trips_through_json(tmp_path: Path) -> None:
     config = load_config(write(tmp_path, template_text()))
     assert Config.model_validate_json(config.model_dump_json()) == config
+
+
+@pytest.mark.parametrize("learner", ["{name: ridge}", "{name: protonet}"])
+def test_steps_are_for_learners_that_take_steps(tmp_path: Path, learner: str) -> None:
+    path = write_template(tmp_path)
+    load_config(path, [f"learner={learner}"])
+    with pytest.raises(ConfigError, match="mislabel.steps is for the learners maml, fomaml, anil"):
+        load_config(path, [f"learner={learner}", "mislabel.steps=auto"])

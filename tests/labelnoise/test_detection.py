@@ -306,3 +306,24 @@ def test_a_stricter_rate_flags_fewer(case: tuple[TaskSet, Evidence, np.ndarray])
     assert np.array_equal(strict.q_value, loose.q_value)
     assert (strict.mislabeled <= loose.mislabeled).all()
     assert strict.mislabeled.sum() < loose.mislabeled.sum()
+
+
+def test_training_tasks_of_another_size_are_warned_of() -> None:
+    task_set, evidence, _ = planted(12, 0, 0.0)
+    assert found_by(task_set, evidence).warnings == []
+    smaller = made_tasks([(CLEAN[0][:WAYS], CLEAN[1])] * 12)
+    said = said_of(given_labels(smaller), np.random.default_rng(0))
+    (warning,) = found_by(smaller, said).warnings
+    assert "no evaluation task has the size of 12 of the 12 training tasks" in warning
+
+
+def test_many_noisy_tasks_and_much_less_sure_labels_are_warned_of() -> None:
+    task_set, evidence, _ = planted(40, 0, 0.5)
+    found = found_by(task_set, evidence)
+    assert any("of 40 tasks look noisy" in warning for warning in found.warnings)
+    task_set, evidence, _ = planted(40, 0, 0.0)
+    flat = replace(evidence, crossfit=log_softmax(evidence.crossfit / 8))
+    found = found_by(task_set, flat)
+    assert found.harder > 1
+    assert not found.mislabeled.any()
+    assert any("fit much worse" in warning for warning in found.warnings)

@@ -55,12 +55,12 @@ def test_labels_are_classes_of_the_data_set() -> None:
 
 def test_without_names_labels_are_numbers_of_the_task() -> None:
     found = pooled(GIVEN, [0.0] * 8)
-    assert [item.label for item in found] == ["0", "1 | 0", "0", "1", "1", "1"]
+    assert [item.label for item in found] == ["0", "1 in task-0 | 0 in task-1", *"0111"]
 
 
 def test_a_class_without_a_name_has_its_number() -> None:
     found = pooled(GIVEN, [0.0] * 8, names=[("cat", ""), ("dog",)])
-    assert [item.label for item in found] == ["cat", "1 | dog", "cat", "1", "1", "1"]
+    assert [item.label for item in found] == ["cat", "1 in task-0 | dog", "cat", *"111"]
     (task,) = made_tasks([([0, 1], [0])], class_names=[("cat", "")]).tasks
     assert [class_name(task, label) for label in (0, 1, 2)] == ["cat", "1", "2"]
 
