@@ -142,7 +142,7 @@ class Stages:
         signal = self.problem.config.mislabel.signal
         left_out, other = None, None
         if signal in ("leave-one-out", "combined"):
-            left_out = self._fit("leave-one-out", leave_one_out_fit, task_set)
+            left_out = self.leave_one_out(task_set)
         if signal == "self-influence":
             other = self.self_influence(adaptation)
         if signal == "own-influence":
@@ -165,6 +165,20 @@ class Stages:
         key = self.crossfit_key(task_set)
         stage = f"cross-fitting{self._whose(task_set)}"
         return self._cached("crossfit", stage, key, compute, total)["log_probabilities"]
+
+    def leave_one_out(self, task_set: TaskSet) -> Probabilities:
+        """Log-probabilities of every instance, each support instance left out in turn."""
+        problem = self.problem
+
+        def compute(advance: Advance) -> Arrays:
+            parts = (problem.objective, self.weights.params, task_set, problem.batching)
+            found = leave_one_out_fit(*parts, advance)
+            check_finite("leave-one-out", task_set, found.sum(axis=1))
+            return {"log_probabilities": found}
+
+        stage, key = f"leave-one-out{self._whose(task_set)}", self.base_key(task_set)
+        arrays = self._cached("leave-one-out", stage, key, compute, len(task_set))
+        return arrays["log_probabilities"]
 
     @cached_property
     def crossfit_steps(self) -> int | None:
@@ -328,6 +342,8 @@ def planned(stages: Stages) -> list[tuple[str, str]]:
         found.append((f"cross-fitting{stages.of}", "after the choice of steps"))
     else:
         plan("cross-fitting", "crossfit", stages.crossfit_key)
+    if mislabel.signal in ("leave-one-out", "combined"):
+        plan("leave-one-out", "leave-one-out", stages.base_key)
     return found
 
 

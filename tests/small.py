@@ -95,6 +95,15 @@ class Case:
         return run
 
 
+LABEL_STAGES = (
+    "leave-one-out",
+    "cross-fitting",
+    "leave-one-out of evaluation tasks",
+    "cross-fitting of evaluation tasks",
+)
+"""What scoring computes of labels and caches, in this order."""
+
+
 @functools.cache
 def digits(
     n_train: int = 8,

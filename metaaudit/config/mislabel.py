@@ -25,10 +25,10 @@ class MislabelConfig(Section):
 
     Attributes:
         signal: What ranks the instances: ``crossfit-loss`` or ``crossfit-margin`` (by a learner
-            that adapted to the rest of the task), ``loss`` or ``margin`` (to the whole support),
-            ``leave-one-out`` (to the rest of the support), ``self-influence`` (by EK-FAC),
-            ``own-influence`` (on the query loss of its own task) or ``combined`` (the mean of
-            ``crossfit-loss`` and ``leave-one-out``).
+            that adapted to the rest of the task), ``leave-one-out`` (to the rest of the support),
+            ``combined`` (the mean of the two losses), ``loss`` or ``margin`` (to the whole
+            support), ``self-influence`` (by EK-FAC) or ``own-influence`` (on the query loss of its
+            own task).
         folds: Parts of a task (support and query pooled), each held out once.
         repeats: Different partitions, whose probabilities are averaged.
         steps: Inner steps of cross-fitting: the learner's own, a number, or ``auto``, the number
@@ -39,7 +39,7 @@ class MislabelConfig(Section):
         noisy_share: A task with more than this share of wrong labels is ``noisy``.
     """
 
-    signal: Signal = "crossfit-loss"
+    signal: Signal = "combined"
     folds: Annotated[int, Field(ge=2)] = 10
     repeats: PositiveInt = 1
     steps: Literal["learner", "auto"] | PositiveInt = "learner"

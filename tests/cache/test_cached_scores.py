@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from metaaudit import stages
-from tests.small import Case, digits, files, succeeds, write_case
+from tests.small import LABEL_STAGES, Case, digits, files, succeeds, write_case
 
-STAGES = ("gradients", "evaluation gradients", "cross-fitting")
+STAGES = ("gradients", "evaluation gradients", *LABEL_STAGES)
 
 
 def statuses(run: Path) -> dict[str, str]:
@@ -31,7 +31,10 @@ def test_another_evaluation_set_reuses_what_the_training_tasks_gave(trained_case
     assert statuses(trained_case.score("second", *other)) == {
         "gradients": "hit",
         "evaluation gradients": "computed",
+        "leave-one-out": "hit",
         "cross-fitting": "hit",
+        "leave-one-out of evaluation tasks": "computed",
+        "cross-fitting of evaluation tasks": "computed",
     }
     first, second = (
         (trained_case.folder / name / "tasks.csv").read_bytes() for name in ("first", "second")
@@ -80,12 +83,12 @@ def other_code(case: Case, patch: pytest.MonkeyPatch) -> tuple[str, ...]:
 
 MISSES = [
     (other_weights, STAGES),
-    (other_data, ("gradients", "cross-fitting")),
+    (other_data, ("gradients", *LABEL_STAGES[:2])),
     (other_learner, STAGES),
     (other_precision, STAGES),
     (other_pixels, STAGES),
     (other_code, STAGES),
-    (lambda case, patch: ("--set", "mislabel.folds=3"), ("cross-fitting",)),
+    (lambda case, patch: ("--set", "mislabel.folds=3"), LABEL_STAGES[1::2]),
     (lambda case, patch: ("--set", "compute.task_batch=3"), ()),
     (lambda case, patch: ("--set", "influence.curvature=exact"), ()),
 ]
@@ -116,7 +119,7 @@ def test_damaged_file_is_reported_and_rebuilt(trained_case: Case, cache_dir: Pat
     assert statuses(second)["gradients"] == "hit"
     assert (first / "instances.csv").read_bytes() == (second / "instances.csv").read_bytes()
     assert "was damaged" in json.loads((second / "findings.json").read_text())["warnings"][0]
-    assert len(list(cache_dir.glob("*.damaged"))) == 1
+    assert len(list(cache_dir.glob("*.damaged"))) == 2  # of training and of evaluation tasks
 
 
 def test_nothing_is_cached_where_loading_fails(tmp_path: Path, cache_dir: Path) -> None:

@@ -12,7 +12,7 @@ from metaaudit.cache import FactorCache
 from metaaudit.cache.lock import locked
 from metaaudit.cache.seal import write_seal
 from tests.cache.cases import KEY, add, arrays
-from tests.small import Case, cli, files, succeeds
+from tests.small import LABEL_STAGES, Case, cli, files, succeeds
 
 OTHER = "gradients-" + "0" * 32
 
@@ -162,12 +162,12 @@ def test_bad_limit_is_one_line(
 
 
 def test_score_says_what_it_reused_and_what_it_computed(trained_case: Case) -> None:
-    stages = ("gradients", "evaluation gradients", "cross-fitting")
+    stages = ("gradients", "evaluation gradients", *LABEL_STAGES)
     first = succeeds(trained_case.cli("score", "--run", trained_case.folder / "first")).stderr
-    last = first.splitlines()[-3:]
+    last = first.splitlines()[-len(stages) :]
     for line, stage in zip(last, stages, strict=True):
         assert line.startswith(f"{stage}: computed in "), line
     second = succeeds(trained_case.cli("score", "--run", trained_case.folder / "second")).stderr
-    for line, stage in zip(second.splitlines()[-3:], stages, strict=True):
+    for line, stage in zip(second.splitlines()[-len(stages) :], stages, strict=True):
         assert line.startswith(f"{stage}: reused ("), line
         assert line.endswith(" s saved)"), line

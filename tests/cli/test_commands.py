@@ -13,8 +13,6 @@ import numpy as np
 import pytest
 
 from metaaudit import __version__
-from metaaudit.config.tasks import ValuesConfig
-from metaaudit.inputs.episodes import read_episodes
 from metaaudit.runs.saved import FILES
 from tests.small import DATA, QUERIES, SHOTS, WAYS, Case, cli, files, shell, succeeds, write_case
 
@@ -142,11 +140,11 @@ def test_dry_run_writes_nothing(trained_case: Case, cache_dir: Path) -> None:
     before = files(trained_case.folder.parent)
     lines = succeeds(trained_case.cli("score", "--run", trained_case.run, "--dry-run")).stdout
     assert files(trained_case.folder.parent) == before
-    assert "cross-fitting: to compute" in lines
+    assert "training cross-fitting: to compute" in lines
 
     trained_case.score()
     told = succeeds(trained_case.cli("score", "--run", trained_case.folder / "b", "--dry-run"))
-    assert "cross-fitting: from the cache" in told.stdout
+    assert "training cross-fitting: from the cache" in told.stdout
     assert not (trained_case.folder / "b").exists()
 
 
@@ -371,44 +369,6 @@ def test_report_without_a_format_prints_tables(run: Path) -> None:
     shown = succeeds(cli("report", run))
     assert table(run / "tasks.csv")[0]["task_id"] in shown.stdout
     assert shown.stderr == ""
-
-
-@pytest.mark.parametrize("suffix", [".npz", ".h5"])
-def test_pruned_tasks_read_back_and_can_be_scored(trained_case: Case, suffix: str) -> None:
-    run = trained_case.score()
-    before = files(trained_case.folder)
-    new = trained_case.folder / f"pruned{suffix}"
-    plan_file = trained_case.folder / "plan.json"
-    options = ("--drop", "tasks", "--by", "label_noise", "--max-fraction", 0.25)
-    options = (*options, "--plan", plan_file)
-
-    told = succeeds(cli("prune", run, *options)).stdout
-    plan = strict_json(plan_file)
-    assert told.splitlines()[0].startswith(f"drop {len(plan['items'])} of ")
-    assert plan["items"], "the case gives nothing to drop"
-    assert not new.exists()
-
-    succeeds(cli("prune", run, *options, "--apply", "--out", new))
-    assert strict_json(plan_file) == plan
-    after = files(trained_case.folder)
-    assert {name: after[name] for name in before} == before
-
-    pruned = read_episodes(new, ValuesConfig())
-    gone = {item["task_id"] for item in plan["items"]}
-    original = read_episodes(trained_case.folder / "train.npz", ValuesConfig())
-    assert pruned.task_ids == [name for name in original.task_ids if name not in gone]
-    again = trained_case.score("again", "--set", f"tasks.train={new.name}")
-    assert len(table(again / "instances.csv")) == pruned.n_instances
-    assert len(table(again / "tasks.csv")) == len(pruned)
-
-
-def test_plan_goes_into_the_run_by_default(trained_case: Case) -> None:
-    run = trained_case.score()
-    options = ("--drop", "tasks", "--by", "label_noise", "--max-fraction", 0.25)
-    shown = succeeds(cli("prune", run, *options)).stdout
-    assert f"plan: {run / 'prune.json'}" in shown
-    assert strict_json(run / "prune.json")["drop"] == "tasks"
-    succeeds(cli("report", run))
 
 
 def test_scientific_notation_is_a_number(trained_case: Case) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from metaaudit.inputs.episodes import write_episodes
-from tests.small import Case, Outcome, digits, succeeds, write_case
+from tests.small import LABEL_STAGES, Case, Outcome, digits, succeeds, write_case
 
 RHO = 1.0
 INNER_STAGES = ("inner problem", "evaluation inner problem")
@@ -165,7 +165,7 @@ def twice(
 
 
 def test_scoring_again_reuses_everything(twice: Twice) -> None:
-    expected = {*INNER_STAGES, *GRADIENT_STAGES, "cross-fitting"}
+    expected = {*INNER_STAGES, *GRADIENT_STAGES, *LABEL_STAGES}
     if "ekfac" in (twice.settings["curvature"], twice.settings.get("preconditioner")):
         expected.add("outer EK-FAC")
     assert statuses(twice.first) == dict.fromkeys(expected, "computed")
@@ -208,21 +208,26 @@ def test_dot_has_no_attempts(trained_case: Case) -> None:
 
 # What is computed again.
 
-ALL = {
+INFLUENCE = {
     "training inner",
     "evaluation inner",
     "training gradients",
     "evaluation gradients",
-    "cross-fitting",
 }
+LABELS = {
+    f"{which} {what}"
+    for which in ("training", "evaluation")
+    for what in ("cross-fitting", "leave-one-out")
+}
+ALL = INFLUENCE | LABELS
 EVALUATION = {name for name in ALL if name.startswith("evaluation")}
 
 CHANGES = {
     "nothing": ((), set()),
-    "rho": (("influence.inner.proximity=2",), ALL - {"cross-fitting"}),
-    "fisher": (("influence.fisher=empirical",), ALL - {"cross-fitting"}),
-    "basis": (("influence.inner.basis=shared",), ALL - {"cross-fitting"}),
-    "inverse": (("influence.inner.inverse=ggn",), ALL - {"cross-fitting"}),
+    "rho": (("influence.inner.proximity=2",), INFLUENCE),
+    "fisher": (("influence.fisher=empirical",), INFLUENCE),
+    "basis": (("influence.inner.basis=shared",), INFLUENCE),
+    "inverse": (("influence.inner.inverse=ggn",), INFLUENCE),
     "learner": (("learner.inner_lr=0.2",), ALL),
     "damping": (("influence.damping=2",), set()),
     "curvature": (("influence.curvature=exact", "influence.max_iterations=7"), set()),
@@ -278,7 +283,7 @@ def test_the_tolerance_of_inner_solves_computes_gradients_again(trained_case: Ca
 def test_two_inverses_without_settings_of_their_own_share_nothing(trained_case: Case) -> None:
     score(trained_case, "run", *implicit("inner.inverse=ggn", "targets=mean"))
     found = planned(trained_case, *implicit("inner.inverse=dense"))
-    assert {what for what, how in found.items() if how == "to compute"} == ALL - {"cross-fitting"}
+    assert {what for what, how in found.items() if how == "to compute"} == INFLUENCE
 
 
 def test_dry_run_names_the_inverse(trained_case: Case) -> None:

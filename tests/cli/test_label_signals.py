@@ -34,7 +34,7 @@ def test_every_signal_ranks(trained_case: Case, signal: str) -> None:
     assert len(np.unique(values)) > len(values) / 2
     assert (np.diff(score[np.argsort(values, kind="stable")]) >= 0).all()
     assert manifest(run)["config"]["mislabel"]["signal"] == signal
-    if signal not in ("crossfit-loss", "crossfit-margin"):
+    if signal not in ("combined", "crossfit-margin"):
         plain = trained_case.score("plain")
         assert not np.allclose(values, array(plain, "instances/signal"))
 

@@ -322,5 +322,5 @@ def test_config_round_trips_through_json(tmp_path: Path) -> None:
 def test_steps_are_for_learners_that_take_steps(tmp_path: Path, learner: str) -> None:
     path = write_template(tmp_path)
     load_config(path, [f"learner={learner}"])
-    with pytest.raises(ConfigError, match="mislabel.steps is for the learners maml, fomaml, anil"):
+    with pytest.raises(ConfigError, match=r"mislabel\.steps is for the learners maml, fomaml"):
         load_config(path, [f"learner={learner}", "mislabel.steps=auto"])
