@@ -173,7 +173,7 @@ def test_it_shows_findings_sign_and_estimate(tmp_path: Path) -> None:
     page = Page(source)
     assert "2 of 8 tasks harmful" in page.text
     assert SIGN in page.text
-    assert "≈ 3 wrong labels estimated among 64 occurrences" in page.text
+    assert "3 wrong labels estimated at least among 64 occurrences" in page.text
     counts = re.findall(r'class="what">(\w+)</span>\s*<span class="value">(\d+) <small>', source)
     assert counts == [
         *[("harmful", "2"), ("mislabeled", "2"), ("noisy", "2")],
