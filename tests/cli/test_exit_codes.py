@@ -20,8 +20,7 @@ import pytest
 import torch
 import yaml
 
-from metaaudit import cli as cli_module
-from metaaudit import meta_train, stages
+from metaaudit import exit_codes, meta_train, stages
 from metaaudit.inputs.checkpoints import read_checkpoint, write_checkpoint
 from metaaudit.runs.saved import FILES
 from metaaudit.training import MetaTrainer
@@ -550,7 +549,7 @@ def test_interrupt_ends_with_130(
     monkeypatch.setattr(meta_train, "total_gradients", raising(KeyboardInterrupt()))
     options = ("--run", trained_case.run) if command == "score" else ("--overwrite",)
     outcome = trained_case.cli(command, *options)
-    assert outcome.exit_code == cli_module.INTERRUPTED == 130
+    assert outcome.exit_code == exit_codes.INTERRUPTED == 130
     assert "interrupted" in outcome.stderr
     assert "Traceback" not in outcome.stderr
     assert not trained_case.run.exists()

@@ -149,9 +149,10 @@ def test_the_whole_demo(tmp_path: Path) -> None:
     numbers = re.search(r"400 most suspicious instances: (\d+) of 400 \(chance: 20\)", shown)
     assert numbers
     assert int(numbers[1]) > 200
-    by_noise = re.search(r"8 with most label noise: (\d) of 8", shown)
-    assert by_noise
-    assert int(by_noise[1]) >= 6
+    contradictory = re.search(r"(\d+) flagged as contradictory: (\d) of 8", shown)
+    assert contradictory
+    assert int(contradictory[2]) >= 6
+    assert int(contradictory[1]) <= int(contradictory[2]) + 1
 
     refused = cli("demo", folder)
     assert refused.exit_code == 2

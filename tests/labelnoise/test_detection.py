@@ -206,13 +206,16 @@ def test_nothing_is_flagged_that_is_right_for_certain(noise: float) -> None:
         Evidence(log_p, log_p),
         trusted,
         Evidence(trusted_log_p, trusted_log_p),
-        MislabelConfig(),
+        MislabelConfig(signal="crossfit-loss"),
     )
     assert found.mislabeled[wrong].all()
     assert not found.wrong[~wrong].any()
     assert not (found.mislabeled & ~wrong).any()
     assert not (found.item_mislabeled & ~wrong).any(), "each image occurs once"
     assert not (found.noisy_q <= 0.1)[found.label_noise == 0].any()
+
+
+CROSSFIT = MislabelConfig(signal="crossfit-loss")
 
 
 def test_labels_alike_are_flagged_alike() -> None:
@@ -229,7 +232,7 @@ def test_labels_alike_are_flagged_alike() -> None:
         return made_tasks([CLEAN] * len(sure)), Evidence(log_p, log_p)
 
     train = one_wrong([0.99] * 10 + [0.95] * 10)
-    found = detect(*train, *one_wrong([0.95] * 20 + [0.05] * 80), MislabelConfig())
+    found = detect(*train, *one_wrong([0.95] * 20 + [0.05] * 80), CROSSFIT)
     doubted = np.arange(len(found.wrong)) % size == place
     surer, surest = found.wrong[doubted][-1], found.wrong[doubted][0]
     assert 0 < surer < surest

@@ -71,7 +71,7 @@ class Stages:
         training = SimpleNamespace(weight_decay=weight_decay)
         config = SimpleNamespace(influence=InfluenceConfig(**settings), training=training)
         self.problem = SimpleNamespace(config=config)
-        self.messages = SimpleNamespace(stage=lambda *_: contextlib.nullcontext())
+        self.stage = lambda *_: contextlib.nullcontext()
 
     def gradients(self, _, adaptation):
         return total_gradients(adaptation)
