@@ -18,9 +18,10 @@ from metaaudit.labelnoise import LabelNoise, detect
 from metaaudit.loading import Problem, Weights, load_weights, prepare
 from metaaudit.manifest import measurements, provenance
 from metaaudit.measuring import Measured, averaged, influence_spread, measure
+from metaaudit.planning import planned
 from metaaudit.runs.atomic import check_new, new_folder
 from metaaudit.runs.scores import Scores, write_run
-from metaaudit.stages import Stages, planned
+from metaaudit.stages import Stages
 from metaaudit.task_facts import TaskFacts, item_rows, task_kinds, unexplained
 
 

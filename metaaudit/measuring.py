@@ -21,6 +21,7 @@ from metaaudit.bilevel import (
     curvature_scale,
 )
 from metaaudit.influence import alignment, instance_influence, task_influence
+from metaaudit.label_stages import LabelStages
 from metaaudit.labelnoise import Evidence, mean_probabilities
 from metaaudit.manifest import evaluation, inner, inner_warnings, outer_stationarity, solver
 from metaaudit.stages import Stages, check_finite
@@ -77,6 +78,7 @@ def measure(stages: Stages, targets: list[str]) -> Measured:
     """
     problem = stages.problem
     config = problem.config
+    labels = LabelStages(stages)
     train = stages.training_adaptation()
     gradients = stages.gradients("gradients", train)
     if isinstance(train, Implicit):
@@ -97,14 +99,14 @@ def measure(stages: Stages, targets: list[str]) -> Measured:
         grad_norm=np.linalg.norm(gradients.gradients.astype(np.float64), axis=1),
         alignment=alignment(gradients.gradients),
         loss=gradients.losses,
-        evidence=stages.label_evidence(problem.train, train),
-        trusted_evidence=stages.label_evidence(problem.evaluation, held_out),
+        evidence=labels.evidence(problem.train, train),
+        trusted_evidence=labels.evidence(problem.evaluation, held_out),
         manifest={
             "evaluation": evaluation(problem.evaluation, target_gradients),
             "outer_gradient": outer_stationarity(config, stages.weights.params, gradients),
             "inner": inner(config, train),
             "solver": solver(config, adjoint, scale, targets),
-            "crossfit_steps": stages.crossfit_steps,
+            "crossfit_steps": labels.crossfit_steps,
         },
         warnings=[*stages.weights.warnings, *unsolved, *adjoint.warnings],
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -28,15 +27,6 @@ from metaaudit.curvature import Bases, Factors, Network, code_hash, fisher_terms
 from metaaudit.errors import IncompleteError
 from metaaudit.influence import self_influence
 from metaaudit.inputs.task_set import TaskSet
-from metaaudit.labelnoise import (
-    Evidence,
-    Probabilities,
-    adapted_fit,
-    best_steps,
-    cross_fit,
-    leave_one_out_fit,
-    own_influence,
-)
 from metaaudit.loading import Problem, Weights
 
 Key = dict[str, Any]
@@ -104,7 +94,7 @@ class Stages:
             return vars(found)
 
         key = self.gradient_key(task_set)
-        return TaskGradients(**self._cached("gradients", stage, key, compute, len(task_set)))
+        return TaskGradients(**self.cached("gradients", stage, key, compute, len(task_set)))
 
     def outer_ekfac(self, adaptation: Adaptation, gradients: torch.Tensor) -> Factors:
         """The total Hessian in the Kronecker eigenbasis."""
@@ -117,7 +107,7 @@ class Stages:
             found = outer_bases(adaptation, network, terms, advance).arrays()
             return {name: matrix.cpu().numpy() for name, matrix in found.items()}
 
-        arrays = self._cached(
+        arrays = self.cached(
             "outer-ekfac", "outer EK-FAC", self.outer_key(), compute, len(task_set)
         )
         bases = Bases.of_arrays(network, self._tensors(arrays))
@@ -134,81 +124,8 @@ class Stages:
             return {"self_influence": found}
 
         key, total = self.base_key(task_set), len(task_set)
-        stage = f"self-influence{self._whose(task_set)}"
-        return self._cached("self-influence", stage, key, compute, total)["self_influence"]
-
-    def label_evidence(self, task_set: TaskSet, adaptation: Adaptation) -> Evidence:
-        """What the learner says of every label of a task set."""
-        signal = self.problem.config.mislabel.signal
-        left_out, other = None, None
-        if signal in ("leave-one-out", "combined"):
-            left_out = self.leave_one_out(task_set)
-        if signal == "self-influence":
-            other = self.self_influence(adaptation)
-        if signal == "own-influence":
-            other = self._fit("own influence", own_influence, task_set)[:, 0]
-        adapted = self._fit("adapted fit", adapted_fit, task_set)
-        return Evidence(self.cross_fit(task_set), adapted, left_out, other)
-
-    def cross_fit(self, task_set: TaskSet) -> Probabilities:
-        """Out-of-fold log-probabilities of every instance."""
-        problem, config = self.problem, self.problem.config.mislabel
-        objective = problem.with_steps(self.crossfit_steps)
-
-        def compute(advance: Advance) -> Arrays:
-            parts = (objective, self.weights.params, task_set, problem.batching)
-            found = cross_fit(*parts, config, advance)
-            check_finite("cross-fitting", task_set, found.sum(axis=1))
-            return {"log_probabilities": found}
-
-        total = len(task_set) * config.repeats
-        key = self.crossfit_key(task_set)
-        stage = f"cross-fitting{self._whose(task_set)}"
-        return self._cached("crossfit", stage, key, compute, total)["log_probabilities"]
-
-    def leave_one_out(self, task_set: TaskSet) -> Probabilities:
-        """Log-probabilities of every instance, each support instance left out in turn."""
-        problem = self.problem
-
-        def compute(advance: Advance) -> Arrays:
-            parts = (problem.objective, self.weights.params, task_set, problem.batching)
-            found = leave_one_out_fit(*parts, advance)
-            check_finite("leave-one-out", task_set, found.sum(axis=1))
-            return {"log_probabilities": found}
-
-        stage, key = f"leave-one-out{self._whose(task_set)}", self.base_key(task_set)
-        arrays = self._cached("leave-one-out", stage, key, compute, len(task_set))
-        return arrays["log_probabilities"]
-
-    @cached_property
-    def crossfit_steps(self) -> int | None:
-        """Inner steps of cross-fitting; ``None`` for a learner without any."""
-        problem, steps = self.problem, self.problem.config.mislabel.steps
-        if not problem.steps:
-            return None
-        if steps != "auto":
-            return problem.steps if steps == "learner" else steps
-        config = problem.config.mislabel
-
-        def compute(_: Advance) -> Arrays:
-            parts = (problem.with_steps, problem.steps, self.weights.params, problem.train)
-            return {"steps": np.array(best_steps(*parts, problem.batching, config))}
-
-        settings = [config.folds, config.repeats, config.seed]
-        key = {**self.base_key(problem.train), "steps": settings}
-        return int(self._cached("steps", "choice of steps", key, compute, 1)["steps"])
-
-    def _fit(
-        self, stage: str, fit: Callable[..., Probabilities], task_set: TaskSet
-    ) -> Probabilities:
-        """A fit that takes too little time to be worth keeping."""
-        problem = self.problem
-        name = f"{stage}{self._whose(task_set)}"
-        with self.stage(name, len(task_set)) as advance:
-            parts = (problem.objective, self.weights.params, task_set, problem.batching)
-            found = fit(*parts, advance)
-        check_finite(stage, task_set, found.sum(axis=1))
-        return found
+        stage = f"self-influence{self.whose(task_set)}"
+        return self.cached("self-influence", stage, key, compute, total)["self_influence"]
 
     def stage(
         self, name: str, total: int | None = None
@@ -216,7 +133,8 @@ class Stages:
         """A stage that is timed and told of."""
         return self.messages.stage(f"{name}{self.of}", total)
 
-    def _whose(self, task_set: TaskSet) -> str:
+    def whose(self, task_set: TaskSet) -> str:
+        """What stands after the name of a stage that training tasks have too."""
         return "" if task_set is self.problem.train else " of evaluation tasks"
 
     def base_key(self, task_set: TaskSet) -> Key:
@@ -264,12 +182,6 @@ class Stages:
         fisher = self.problem.config.influence.fisher
         return {**self.base_key(self.problem.train), "fisher": fisher}
 
-    def crossfit_key(self, task_set: TaskSet) -> Key:
-        """All that the cross-fitted probabilities of a task set depend on."""
-        config = self.problem.config.mislabel
-        settings = [config.folds, config.repeats, config.seed, self.crossfit_steps]
-        return {**self.base_key(task_set), "crossfit": settings}
-
     def tensor(self, array: np.ndarray) -> torch.Tensor:
         """An array on the device."""
         return torch.from_numpy(array).to(self.problem.batching.device)
@@ -289,10 +201,10 @@ class Stages:
             return found
 
         name = f"inner-{influence.inner.inverse}"
-        state = self._cached(name, stage, self.inner_key(task_set), compute, len(task_set))
+        state = self.cached(name, stage, self.inner_key(task_set), compute, len(task_set))
         return method.implicit(inner, self._tensors(state))
 
-    def _cached(
+    def cached(
         self,
         name: str,
         stage: str,
@@ -311,40 +223,6 @@ class Stages:
 
     def _tensors(self, arrays: Arrays) -> dict[str, torch.Tensor]:
         return {name: self.tensor(values) for name, values in arrays.items()}
-
-
-def planned(stages: Stages) -> list[tuple[str, str]]:
-    """Each stage that the cache may hold, and whether it does; computes nothing."""
-    problem, cache = stages.problem, stages.cache
-    influence, mislabel = problem.config.influence, problem.config.mislabel
-    sets = {"training": problem.train, "evaluation": problem.evaluation}
-    found: list[tuple[str, str]] = []
-
-    def plan(what: str, name: str, key: Callable[[TaskSet], Key]) -> None:
-        for which, task_set in sets.items():
-            how = "from the cache" if cache.holds(name, key(task_set)) else "to compute"
-            found.append((f"{which} {what}{stages.of}", how))
-
-    if influence.derivative == "implicit":
-        kind = influence.inner.inverse
-        plan(f"inner {kind}", f"inner-{kind}", stages.inner_key)
-    plan("gradients", "gradients", stages.gradient_key)
-    if influence.outer_ekfac:
-        held = cache.holds("outer-ekfac", stages.outer_key())
-        found.append((f"outer EK-FAC{stages.of}", "from the cache" if held else "to compute"))
-    if mislabel.signal == "self-influence":
-        plan("self-influence", "self-influence", stages.base_key)
-    elif influence.self_influence:
-        held = cache.holds("self-influence", stages.base_key(problem.train))
-        how = "from the cache" if held else "to compute"
-        found.append((f"training self-influence{stages.of}", how))
-    if problem.steps and mislabel.steps == "auto":
-        found.append((f"cross-fitting{stages.of}", "after the choice of steps"))
-    else:
-        plan("cross-fitting", "crossfit", stages.crossfit_key)
-    if mislabel.signal in ("leave-one-out", "combined"):
-        plan("leave-one-out", "leave-one-out", stages.base_key)
-    return found
 
 
 def check_finite(stage: str, task_set: TaskSet, *values: np.ndarray) -> None:

@@ -105,8 +105,8 @@ class Findings(_Model):
         sign: The sign convention of influence.
         counts: How many.
         thresholds: Where the flags begin.
-        estimated_wrong_labels: Estimated number of wrong labels among all occurrences, rather too low
-            than too high.
+        estimated_wrong_labels: Estimated number of wrong labels among all occurrences, rather too
+            low than too high.
         findings: By rule, the worst first; borderline ones after the flagged ones of their rule.
         warnings: What to keep in mind in reading them.
     """

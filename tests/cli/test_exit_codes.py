@@ -20,7 +20,7 @@ import pytest
 import torch
 import yaml
 
-from metaaudit import exit_codes, meta_train, stages
+from metaaudit import exit_codes, label_stages, meta_train, stages
 from metaaudit.inputs.checkpoints import read_checkpoint, write_checkpoint
 from metaaudit.runs.saved import FILES
 from metaaudit.training import MetaTrainer
@@ -489,7 +489,9 @@ def raising(error: BaseException) -> Callable[..., Any]:
     return fail
 
 
-@pytest.mark.parametrize("where", ["stages.total_gradients", "stages.cross_fit", "audit.write_run"])
+@pytest.mark.parametrize(
+    "where", ["stages.total_gradients", "label_stages.cross_fit", "audit.write_run"]
+)
 def test_bug_gives_a_traceback_and_leaves_no_run(
     trained_case: Case, where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -545,7 +547,7 @@ def test_non_finite_gradients_are_incomplete(trained_case: Case) -> None:
 def test_interrupt_ends_with_130(
     trained_case: Case, command: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stages, "cross_fit", raising(KeyboardInterrupt()))
+    monkeypatch.setattr(label_stages, "cross_fit", raising(KeyboardInterrupt()))
     monkeypatch.setattr(meta_train, "total_gradients", raising(KeyboardInterrupt()))
     options = ("--run", trained_case.run) if command == "score" else ("--overwrite",)
     outcome = trained_case.cli(command, *options)

@@ -6,13 +6,15 @@ import dataclasses
 import json
 import shlex
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
+from metaaudit.cli import PruneBy
 from metaaudit.config.tasks import ValuesConfig
 from metaaudit.inputs.episodes import read_episodes
 from metaaudit.inputs.task_set import TaskSet
+from metaaudit.pruning.plan import By
 from metaaudit.runs.atomic import write_text
 from metaaudit.runs.saved import SavedRun
 from metaaudit.runs.tables import InstanceRow, csv_text
@@ -274,3 +276,7 @@ def test_planning_imports_no_torch(tmp_path: Path, drop: Args) -> None:
     write_run(run)
     in_a_new_process(NO_TORCH, "prune", run, *drop, "--max-fraction", 0.5)
     in_a_new_process(NO_TORCH, "prune", run, "--from-plan", run / "prune.json")
+
+
+def test_the_command_line_offers_what_the_plan_knows() -> None:
+    assert get_args(PruneBy) == get_args(By)

@@ -1,0 +1,112 @@
+"""The stages that ask what the learner says of labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from metaaudit.bilevel import Adaptation, Advance
+from metaaudit.inputs.task_set import TaskSet
+from metaaudit.labelnoise import (
+    Evidence,
+    Probabilities,
+    adapted_fit,
+    best_steps,
+    cross_fit,
+    leave_one_out_fit,
+    own_influence,
+)
+from metaaudit.stages import Arrays, Key, Stages, check_finite
+
+
+@dataclass(frozen=True)
+class LabelStages:
+    """What the learner says of labels, computed once and reused.
+
+    Attributes:
+        stages: Problem, weights and cache.
+    """
+
+    stages: Stages
+
+    def evidence(self, task_set: TaskSet, adaptation: Adaptation) -> Evidence:
+        """What the learner says of every label of a task set."""
+        signal = self.stages.problem.config.mislabel.signal
+        left_out, other = None, None
+        if signal in ("leave-one-out", "combined"):
+            left_out = self.leave_one_out(task_set)
+        if signal == "self-influence":
+            other = self.stages.self_influence(adaptation)
+        if signal == "own-influence":
+            other = self._fit("own influence", own_influence, task_set)[:, 0]
+        adapted = self._fit("adapted fit", adapted_fit, task_set)
+        return Evidence(self.cross_fit(task_set), adapted, left_out, other)
+
+    def cross_fit(self, task_set: TaskSet) -> Probabilities:
+        """Out-of-fold log-probabilities of every instance."""
+        problem, config = self.stages.problem, self.stages.problem.config.mislabel
+        objective = problem.with_steps(self.crossfit_steps)
+
+        def compute(advance: Advance) -> Arrays:
+            parts = (objective, self.stages.weights.params, task_set, problem.batching)
+            found = cross_fit(*parts, config, advance)
+            check_finite("cross-fitting", task_set, found.sum(axis=1))
+            return {"log_probabilities": found}
+
+        total = len(task_set) * config.repeats
+        key = self.crossfit_key(task_set)
+        stage = f"cross-fitting{self.stages.whose(task_set)}"
+        return self.stages.cached("crossfit", stage, key, compute, total)["log_probabilities"]
+
+    def leave_one_out(self, task_set: TaskSet) -> Probabilities:
+        """Log-probabilities of every instance, each support instance left out in turn."""
+        problem = self.stages.problem
+
+        def compute(advance: Advance) -> Arrays:
+            parts = (problem.objective, self.stages.weights.params, task_set, problem.batching)
+            found = leave_one_out_fit(*parts, advance)
+            check_finite("leave-one-out", task_set, found.sum(axis=1))
+            return {"log_probabilities": found}
+
+        stage, key = f"leave-one-out{self.stages.whose(task_set)}", self.stages.base_key(task_set)
+        arrays = self.stages.cached("leave-one-out", stage, key, compute, len(task_set))
+        return arrays["log_probabilities"]
+
+    @cached_property
+    def crossfit_steps(self) -> int | None:
+        """Inner steps of cross-fitting; ``None`` for a learner without any."""
+        problem, steps = self.stages.problem, self.stages.problem.config.mislabel.steps
+        if not problem.steps:
+            return None
+        if steps != "auto":
+            return problem.steps if steps == "learner" else steps
+        config = problem.config.mislabel
+
+        def compute(_: Advance) -> Arrays:
+            parts = (problem.with_steps, problem.steps, self.stages.weights.params, problem.train)
+            return {"steps": np.array(best_steps(*parts, problem.batching, config))}
+
+        settings = [config.folds, config.repeats, config.seed]
+        key = {**self.stages.base_key(problem.train), "steps": settings}
+        return int(self.stages.cached("steps", "choice of steps", key, compute, 1)["steps"])
+
+    def crossfit_key(self, task_set: TaskSet) -> Key:
+        """All that the cross-fitted probabilities of a task set depend on."""
+        config = self.stages.problem.config.mislabel
+        settings = [config.folds, config.repeats, config.seed, self.crossfit_steps]
+        return {**self.stages.base_key(task_set), "crossfit": settings}
+
+    def _fit(
+        self, stage: str, fit: Callable[..., Probabilities], task_set: TaskSet
+    ) -> Probabilities:
+        """A fit that takes too little time to be worth keeping."""
+        problem = self.stages.problem
+        name = f"{stage}{self.stages.whose(task_set)}"
+        with self.stages.stage(name, len(task_set)) as advance:
+            parts = (problem.objective, self.stages.weights.params, task_set, problem.batching)
+            found = fit(*parts, advance)
+        check_finite(stage, task_set, found.sum(axis=1))
+        return found

@@ -1,0 +1,43 @@
+"""What a dry run says of the stages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from metaaudit.inputs.task_set import TaskSet
+from metaaudit.label_stages import LabelStages
+from metaaudit.stages import Key, Stages
+
+
+def planned(stages: Stages) -> list[tuple[str, str]]:
+    """Each stage that the cache may hold, and whether it does; computes nothing."""
+    problem, cache = stages.problem, stages.cache
+    influence, mislabel = problem.config.influence, problem.config.mislabel
+    sets = {"training": problem.train, "evaluation": problem.evaluation}
+    found: list[tuple[str, str]] = []
+
+    def plan(what: str, name: str, key: Callable[[TaskSet], Key]) -> None:
+        for which, task_set in sets.items():
+            how = "from the cache" if cache.holds(name, key(task_set)) else "to compute"
+            found.append((f"{which} {what}{stages.of}", how))
+
+    if influence.derivative == "implicit":
+        kind = influence.inner.inverse
+        plan(f"inner {kind}", f"inner-{kind}", stages.inner_key)
+    plan("gradients", "gradients", stages.gradient_key)
+    if influence.outer_ekfac:
+        held = cache.holds("outer-ekfac", stages.outer_key())
+        found.append((f"outer EK-FAC{stages.of}", "from the cache" if held else "to compute"))
+    if mislabel.signal == "self-influence":
+        plan("self-influence", "self-influence", stages.base_key)
+    elif influence.self_influence:
+        held = cache.holds("self-influence", stages.base_key(problem.train))
+        how = "from the cache" if held else "to compute"
+        found.append((f"training self-influence{stages.of}", how))
+    if problem.steps and mislabel.steps == "auto":
+        found.append((f"cross-fitting{stages.of}", "after the choice of steps"))
+    else:
+        plan("cross-fitting", "crossfit", LabelStages(stages).crossfit_key)
+    if mislabel.signal in ("leave-one-out", "combined"):
+        plan("leave-one-out", "leave-one-out", stages.base_key)
+    return found
