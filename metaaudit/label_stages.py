@@ -18,6 +18,7 @@ from metaaudit.labelnoise import (
     cross_fit,
     leave_one_out_fit,
     own_influence,
+    support_fit,
 )
 from metaaudit.stages import Arrays, Key, Stages, check_finite
 
@@ -36,7 +37,9 @@ class LabelStages:
         """What the learner says of every label of a task set."""
         signal = self.stages.problem.config.mislabel.signal
         left_out, other = None, None
-        if signal in ("leave-one-out", "combined"):
+        if signal == "combined":
+            left_out = self.support_fit(task_set)
+        if signal == "leave-one-out":
             left_out = self.leave_one_out(task_set)
         if signal == "self-influence":
             other = self.stages.self_influence(adaptation)
@@ -75,6 +78,21 @@ class LabelStages:
         arrays = self.stages.cached("leave-one-out", stage, key, compute, len(task_set))
         return arrays["log_probabilities"]
 
+    def support_fit(self, task_set: TaskSet) -> Probabilities:
+        """Log-probabilities of every instance, folds of the support left out in turn."""
+        problem, config = self.stages.problem, self.stages.problem.config.mislabel
+
+        def compute(advance: Advance) -> Arrays:
+            parts = (problem.objective, self.stages.weights.params, task_set, problem.batching)
+            found = support_fit(*parts, config, advance)
+            check_finite("support cross-fitting", task_set, found.sum(axis=1))
+            return {"log_probabilities": found}
+
+        stage = f"support cross-fitting{self.stages.whose(task_set)}"
+        key, total = self.support_key(task_set), len(task_set)
+        arrays = self.stages.cached("supportfit", stage, key, compute, total)
+        return arrays["log_probabilities"]
+
     @cached_property
     def crossfit_steps(self) -> int | None:
         """Inner steps of cross-fitting; ``None`` for a learner without any."""
@@ -92,6 +110,11 @@ class LabelStages:
         settings = [config.folds, config.repeats, config.seed]
         key = {**self.stages.base_key(problem.train), "steps": settings}
         return int(self.stages.cached("steps", "choice of steps", key, compute, 1)["steps"])
+
+    def support_key(self, task_set: TaskSet) -> Key:
+        """All that the probabilities by learners of the support alone depend on."""
+        seed = self.stages.problem.config.mislabel.seed
+        return {**self.stages.base_key(task_set), "supportfit": seed}
 
     def crossfit_key(self, task_set: TaskSet) -> Key:
         """All that the cross-fitted probabilities of a task set depend on."""

@@ -38,6 +38,8 @@ def planned(stages: Stages) -> list[tuple[str, str]]:
         found.append((f"cross-fitting{stages.of}", "after the choice of steps"))
     else:
         plan("cross-fitting", "crossfit", LabelStages(stages).crossfit_key)
-    if mislabel.signal in ("leave-one-out", "combined"):
+    if mislabel.signal == "combined":
+        plan("support cross-fitting", "supportfit", LabelStages(stages).support_key)
+    if mislabel.signal == "leave-one-out":
         plan("leave-one-out", "leave-one-out", stages.base_key)
     return found

@@ -40,7 +40,12 @@ def report(
     run: RunArgument,
     formats: Annotated[
         Optional[list[str]],  # noqa: UP045
-        typer.Option("-f", "--format", metavar="FORMAT=FILE", help="html, md, json, csv, parquet, junit, sarif or github."),
+        typer.Option(
+            "-f",
+            "--format",
+            metavar="FORMAT=FILE",
+            help="html, md, json, csv, parquet, junit, sarif or github.",
+        ),
     ] = None,
     compare: Annotated[
         Optional[Path],  # noqa: UP045

@@ -96,9 +96,9 @@ class Case:
 
 
 LABEL_STAGES = (
-    "leave-one-out",
+    "support cross-fitting",
     "cross-fitting",
-    "leave-one-out of evaluation tasks",
+    "support cross-fitting of evaluation tasks",
     "cross-fitting of evaluation tasks",
 )
 """What scoring computes of labels and caches, in this order."""

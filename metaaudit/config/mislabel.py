@@ -25,8 +25,9 @@ class MislabelConfig(Section):
 
     Attributes:
         signal: What ranks the instances: ``crossfit-loss`` or ``crossfit-margin`` (by a learner
-            that adapted to the rest of the task), ``leave-one-out`` (to the rest of the support),
-            ``combined`` (the mean of the two losses), ``loss`` or ``margin`` (to the whole
+            that adapted to the rest of the task), ``combined`` (the mean of that loss and the loss
+            by a learner of the rest of the support, in five folds), ``leave-one-out`` (to the
+            whole rest of the support), ``loss`` or ``margin`` (to the whole
             support), ``self-influence`` (by EK-FAC) or ``own-influence`` (on the query loss of its
             own task).
         folds: Parts of a task (support and query pooled), each held out once.

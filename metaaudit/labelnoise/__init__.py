@@ -5,10 +5,12 @@ from metaaudit.labelnoise.cross_fitting import (
     assign_folds,
     best_steps,
     cross_fit,
+    leave_one_out_fit,
     mean_probabilities,
+    support_fit,
 )
 from metaaudit.labelnoise.detection import Evidence, LabelNoise, detect
-from metaaudit.labelnoise.fits import adapted_fit, leave_one_out_fit, own_influence
+from metaaudit.labelnoise.fits import adapted_fit, own_influence
 from metaaudit.labelnoise.items import Item, class_name
 from metaaudit.labelnoise.judgement import Judgement, Probabilities, judge
 from metaaudit.labelnoise.task_kinds import Contradictions
@@ -32,4 +34,5 @@ __all__ = [
     "leave_one_out_fit",
     "mean_probabilities",
     "own_influence",
+    "support_fit",
 ]

@@ -39,7 +39,8 @@ class Evidence:
     Attributes:
         crossfit: ``[n_instances, n_outputs]`` out-of-fold log-probabilities.
         adapted: ``[n_instances, n_outputs]`` log-probabilities after adaptation to the support.
-        left_out: Likewise, with each support instance left out; where a signal asks for it.
+        left_out: Likewise, with each support instance left out of the adaptation, by itself or
+            with others; where a signal asks for it.
         other: ``[n_instances]``: a signal that is none of probabilities; where it is asked for.
     """
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.func import grad, vmap
 
-from metaaudit.bilevel import Advance, Batching, Objective, TaskTensors, over_tasks
-from metaaudit.inputs.task_set import TaskSet
+from metaaudit.bilevel import Advance, Batching, Objective, TaskBatch, TaskTensors, over_tasks
+from metaaudit.inputs.task_set import Ints, Task, TaskSet
 from metaaudit.labelnoise.judgement import Probabilities
 from metaaudit.models import Params
 
@@ -61,31 +61,44 @@ def adapted_fit(
         forward = objective.forward
         return torch.cat([forward(theta, data.support_x), forward(theta, data.query_x)])
 
-    def classify(data: TaskTensors) -> Tensor:
-        logits: Tensor = over_tasks(fit, params, data)
+    def classify(batch: TaskBatch) -> Tensor:
+        logits: Tensor = over_tasks(fit, params, batch.data)
         return logits.log_softmax(-1)
 
     return _each_instance(classify, task_set, batching, advance)
 
 
-def leave_one_out_fit(
+def held_out_fit(
     objective: Objective,
     params: Params,
     task_set: TaskSet,
     batching: Batching,
+    folds_of: Callable[[Task], Ints],
     advance: Advance = lambda _: None,
 ) -> Probabilities:
-    """The same with each support instance left out in turn, exactly, before it is classified.
+    """The same with folds of the support left out in turn before they are classified.
 
     Query instances are classified after adaptation to the whole support. Support and query are not
     pooled, so that a query set under another naming of the classes stands out.
-    """
-    largest = max(len(task.support) for task in task_set.tasks)
 
-    def classify(data: TaskTensors) -> Tensor:
-        n_tasks, n = data.support_y.shape
-        each = torch.arange(n).expand(n_tasks, n)
-        support = out_of_fold(objective, params, data.support_x, data.support_y, each)
+    Args:
+        objective: The bilevel objective; its learner adapts.
+        params: Meta-parameters.
+        task_set: The tasks.
+        batching: How many are computed at once, and where.
+        folds_of: The fold ``[n]`` of each support instance of a task, from 0.
+        advance: Told of progress.
+
+    Returns:
+        ``[n_instances, n_outputs]`` log-probabilities, in the task set's order of instances.
+    """
+    most = max(int(folds_of(task).max()) for task in task_set.tasks) + 1
+
+    def classify(batch: TaskBatch) -> Tensor:
+        data = batch.data
+        folds = np.stack([folds_of(task_set.tasks[row]) for row in batch.rows])
+        held_out = torch.from_numpy(folds)
+        support = out_of_fold(objective, params, data.support_x, data.support_y, held_out)
 
         def query(params: Params, w: Tensor, _: Tensor, data: TaskTensors) -> Tensor:
             return objective.forward(objective.adapt(params, w, data), data.query_x)
@@ -93,8 +106,8 @@ def leave_one_out_fit(
         logits = torch.cat([support, over_tasks(query, params, data)], dim=1)
         return logits.log_softmax(-1)
 
-    # Every left-out instance is an adaptation of its own, so a task counts as many.
-    batching = replace(batching, size=max(1, batching.size // largest))
+    # Every fold is an adaptation of its own, so a task counts as many.
+    batching = replace(batching, size=max(1, batching.size // most))
     return _each_instance(classify, task_set, batching, advance)
 
 
@@ -112,16 +125,16 @@ def own_influence(
     loss; a support instance with a positive one hurts the queries of its task.
     """
 
-    def classify(data: TaskTensors) -> Tensor:
+    def classify(batch: TaskBatch) -> Tensor:
         slope = grad(objective.task_loss, argnums=(1, 2))
-        sets = over_tasks(slope, params, data)
+        sets = over_tasks(slope, params, batch.data)
         return torch.cat([part * part.shape[1] for part in sets], dim=1)[..., None]
 
     return _each_instance(classify, task_set, batching, advance)
 
 
 def _each_instance(
-    classify: Callable[[TaskTensors], Tensor],
+    classify: Callable[[TaskBatch], Tensor],
     task_set: TaskSet,
     batching: Batching,
     advance: Advance,
@@ -129,7 +142,7 @@ def _each_instance(
     """``classify`` ``[batch, n + m, k]`` over all tasks, in the set's order of instances."""
     result = np.empty((0, 0))
     for batch in batching.batches(task_set):
-        values = classify(batch.data).double().cpu().numpy()
+        values = classify(batch).double().cpu().numpy()
         if not result.size:
             result = np.empty((task_set.n_instances, values.shape[-1]))
         result[batch.instances] = values

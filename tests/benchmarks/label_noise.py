@@ -41,6 +41,7 @@ from metaaudit.labelnoise import (
     judge,
     leave_one_out_fit,
     own_influence,
+    support_fit,
 )
 from metaaudit.labelnoise.detection import signal_values
 from metaaudit.loading import Problem, load_weights, prepare
@@ -179,10 +180,14 @@ def evidence_of(
             own=own_influence(*parts)[:, 0],
             itself=self_influence(problem.unrolled(params, tasks), problem.layers()),
         )
-    found = np.load(file)
-    both = Evidence(found["crossfit"], found["adapted"], found["left_out"])
+    support = file.with_suffix(".support.npz")
+    if not support.exists():
+        np.savez(support, support=support_fit(*parts, MislabelConfig()))
+    found, folded = np.load(file), np.load(support)["support"]
+    both = Evidence(found["crossfit"], found["adapted"], folded)
     return {
         "": both,
+        "leave-one-out": replace(both, left_out=found["left_out"]),
         "own-influence": replace(both, other=found["own"]),
         "self-influence": replace(both, other=found["itself"]),
     }

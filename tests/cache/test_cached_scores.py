@@ -31,9 +31,9 @@ def test_another_evaluation_set_reuses_what_the_training_tasks_gave(trained_case
     assert statuses(trained_case.score("second", *other)) == {
         "gradients": "hit",
         "evaluation gradients": "computed",
-        "leave-one-out": "hit",
+        "support cross-fitting": "hit",
         "cross-fitting": "hit",
-        "leave-one-out of evaluation tasks": "computed",
+        "support cross-fitting of evaluation tasks": "computed",
         "cross-fitting of evaluation tasks": "computed",
     }
     first, second = (

@@ -217,7 +217,7 @@ INFLUENCE = {
 LABELS = {
     f"{which} {what}"
     for which in ("training", "evaluation")
-    for what in ("cross-fitting", "leave-one-out")
+    for what in ("cross-fitting", "support cross-fitting")
 }
 ALL = INFLUENCE | LABELS
 EVALUATION = {name for name in ALL if name.startswith("evaluation")}

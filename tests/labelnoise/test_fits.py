@@ -10,12 +10,28 @@ import pytest
 import torch
 
 from metaaudit.bilevel import Objective, TaskTensors
+from metaaudit.config.mislabel import MislabelConfig
 from metaaudit.inputs.task_set import Task, TaskSet
-from metaaudit.labelnoise import adapted_fit, leave_one_out_fit, own_influence
+from metaaudit.labelnoise import (
+    adapted_fit,
+    assign_folds,
+    leave_one_out_fit,
+    own_influence,
+    support_fit,
+)
+from metaaudit.labelnoise.cross_fitting import SUPPORT_FOLDS
 from metaaudit.models import Params
 from tests.labelnoise.made_tasks import WAYS, Case, batching, learner_case
 
-FITS: list[Callable[..., Any]] = [adapted_fit, leave_one_out_fit, own_influence]
+
+def folded(*parts: Any) -> np.ndarray:
+    """The fit to folds of the support, with a seed."""
+    found: np.ndarray = support_fit(*parts[:4], FOLDED, *parts[4:])
+    return found
+
+
+FOLDED = MislabelConfig(seed=3)
+FITS: list[Callable[..., Any]] = [adapted_fit, leave_one_out_fit, own_influence, folded]
 SIZES = (0, 2, 0, 1)
 
 
@@ -69,9 +85,36 @@ def test_leaving_one_out_equals_adapting_to_a_support_without_it(case: Case) -> 
     assert start == len(found)
 
 
-def test_leaving_one_out_changes_nothing_for_the_query(case: Case) -> None:
+def test_leaving_a_fold_out_equals_adapting_to_a_support_without_it(case: Case) -> None:
+    objective, params, task_set = case
+    found, start, several = folded(*case, batching(30)), 0, 0
+    for task in task_set.tasks:
+        n, m = task.shape
+        folds = assign_folds(task, SUPPORT_FOLDS, (FOLDED.seed, 0), ("support",))
+        assert folds.max() + 1 == min(SUPPORT_FOLDS, n)
+        for fold in range(folds.max() + 1):
+            held = folds == fold
+            several += held.sum() > 1
+            cut = Task(
+                "cut",
+                task.support[~held],
+                task.support_y[~held],
+                task.support[held],
+                task.support_y[held],
+            )
+            data = tensors(task_set, cut)
+            theta = objective.adapt(params, ones(data.support_y), data)
+            expected = classified(objective, theta, data.query_x)
+            place = start + np.flatnonzero(held)
+            np.testing.assert_allclose(found[place], expected, rtol=1e-9, atol=1e-9)
+        start += n + m
+    assert several
+
+
+@pytest.mark.parametrize("fit", [leave_one_out_fit, folded])
+def test_leaving_out_changes_nothing_for_the_query(case: Case, fit: Callable[..., Any]) -> None:
     queries = np.array([name == "query" for _, name, _ in case[2].instances()])
-    left_out, adapted = leave_one_out_fit(*case, batching()), adapted_fit(*case, batching())
+    left_out, adapted = fit(*case, batching()), adapted_fit(*case, batching())
     np.testing.assert_allclose(left_out[queries], adapted[queries], rtol=1e-9, atol=1e-9)
     # A learner does worse on a label that it was kept from.
     assert np.abs(left_out[~queries] - adapted[~queries]).max(axis=1).min() > 1e-4
