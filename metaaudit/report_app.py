@@ -69,15 +69,16 @@ def report(
     outcome = judged(saved, chosen_gate(saved_gate(saved), fail_on or (), baseline, suppressions))
     compared = reports.compare(saved, SavedRun.open(compare)) if compare else None
     rendered = [reports.render(saved, fmt, outcome, compared) for fmt, _ in wanted]
+    aside = any(map(is_stream, paths))
     for (_, to), content in zip(wanted, rendered, strict=True):
-        _write(to, content)
+        _write(to, content, aside=aside)
     if None in [to for _, to in wanted]:
         reports.append_summary(saved, outcome, compared, os.environ)
     if not wanted:
         reports.print_tables(saved, results())
         if compared:
             reports.print_comparison(compared, results())
-    conclude(outcome, aside=any(map(is_stream, paths)))
+    conclude(outcome, aside=aside)
 
 
 def explain(
@@ -127,13 +128,20 @@ def conclude(outcome: Outcome | None, *, aside: bool = False) -> None:
         raise typer.Exit(FAILED)
 
 
-def _write(path: Path | None, content: str | bytes) -> None:
-    """Writes a report, or prints it where no file is named."""
+def _write(path: Path | None, content: str | bytes, *, aside: bool) -> None:
+    """Writes a report and tells where, or prints it where no file is named.
+
+    Args:
+        path: The file.
+        content: The report.
+        aside: Tell it on stderr, where stdout may hold a report.
+    """
     from metaaudit.runs.atomic import is_stream, write_bytes
 
     if path is None:
         typer.echo(content, nl=False)
         return
     write_bytes(path, content.encode() if isinstance(content, str) else content)
-    if not is_stream(path):  # which may be where this would be printed
-        results().print(str(path), markup=False, soft_wrap=True)
+    if not is_stream(path):
+        console = Messages().console if aside else results()
+        console.print(str(path), markup=False, soft_wrap=True)

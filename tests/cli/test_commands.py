@@ -363,6 +363,9 @@ def test_report_on_standard_output_is_the_report_alone(run: Path, tmp_path: Path
     succeeds(cli("report", run, "-f", f"md={tmp_path / 'report.md'}"))
     shown = succeeds(shell("report", run, "-f", "md=/dev/fd/1")).stdout
     assert shown == (tmp_path / "report.md").read_text(encoding="utf-8")
+    both = shell("report", run, "-f", "md=/dev/fd/1", "-f", f"json={tmp_path / 'report.json'}")
+    assert succeeds(both).stdout == shown
+    assert both.stderr.strip().endswith("report.json")
 
 
 def test_report_without_a_format_prints_tables(run: Path) -> None:
