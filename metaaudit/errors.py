@@ -36,7 +36,10 @@ class MetaauditError(Exception):
             parts.append(f"expected {expected}")
         if remedy:
             parts.append(remedy)
-        super().__init__(" ".join("; ".join(parts).split()))
+        line = " ".join("; ".join(parts).split())
+        # What was found is foreign text, which may not steer a terminal.
+        shown = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+        super().__init__("".join(shown))
 
 
 class UsageError(MetaauditError):

@@ -27,8 +27,8 @@ from metaaudit.pruning.follow_up import (
 )
 from metaaudit.pruning.plan import By, Subject
 from metaaudit.reports.text import printable
-from metaaudit.runs.atomic import resolved, write_json
-from metaaudit.runs.saved import SavedRun, check_output
+from metaaudit.runs.atomic import is_stream, json_text, resolved, write_json
+from metaaudit.runs.saved import SavedRun, check_no_input, check_output
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def run_prune(run: Path, request: PruneRequest, messages: Messages) -> list[str]
 
     Raises:
         MetaauditError: The options, the run, its data or the plan cannot be used, or a guard
-            stopped the plan. Nothing is written then.
+            stopped the plan, and nothing is written then; or something cannot be written.
     """
     request.check()
     plan_file = None if request.from_plan else request.plan or run / "prune.json"
@@ -120,9 +120,14 @@ def run_prune(run: Path, request: PruneRequest, messages: Messages) -> list[str]
         check_output(run, plan_file)
         if plan_file.is_dir():
             raise RunError(plan_file, "is a folder", "a file for the plan", "name a file in it")
+        if is_stream(plan_file):
+            raise RunError(plan_file, "is no regular file", "a file for the plan", "name another")
     _check_targets(plan_file, request)
     saved = SavedRun.open(run)
     plan = _plan(saved, request)
+    if plan_file is not None:
+        check_no_input(saved, plan_file)
+        _keep_edited(plan_file, plan)
     written = _written(saved, plan, plan_file, request, messages)
     lines = describe(plan)
     # The plan comes first: data without the reasons for what it lacks would be of little use.
@@ -133,6 +138,17 @@ def run_prune(run: Path, request: PruneRequest, messages: Messages) -> list[str]
     if plan.items:
         lines += _how_to_check(saved, request)
     return [printable(line) for line in (*lines, f"plan: {plan_file or request.from_plan}")]
+
+
+def _keep_edited(plan_file: Path, plan: PrunePlan) -> None:
+    """Refuses to write over another plan, into which somebody may have put work."""
+    if plan_file.exists() and plan_file.read_bytes() != json_text(plan.to_json()).encode():
+        raise RunError(
+            plan_file,
+            "holds another plan, perhaps an edited one",
+            "a new file",
+            "name another with --plan, or remove it",
+        )
 
 
 def _plan(saved: SavedRun, request: PruneRequest) -> PrunePlan:

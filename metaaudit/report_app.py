@@ -57,15 +57,21 @@ def report(
 ) -> None:
     """Render saved scores; without a format, as tables on the terminal. Exit 1 if a gate fails."""
     from metaaudit import reports
+    from metaaudit.errors import RunError
     from metaaudit.gates import chosen_gate, saved_gate
-    from metaaudit.runs.atomic import is_stream
-    from metaaudit.runs.saved import SavedRun, check_output
+    from metaaudit.runs.atomic import is_stream, resolved
+    from metaaudit.runs.saved import SavedRun, check_no_input, check_output
 
     wanted = [reports.parse_format(text) for text in formats or []]
     paths = [path for _, path in wanted if path is not None]
+    files = [resolved(path) for path in paths if not is_stream(path)]
     for path in paths:
         check_output(run, path)
+        if files.count(resolved(path)) > 1:
+            raise RunError(path, "is named twice", "a file for each report", "name another")
     saved = SavedRun.open(run)
+    for path in paths:
+        check_no_input(saved, path)
     outcome = judged(saved, chosen_gate(saved_gate(saved), fail_on or (), baseline, suppressions))
     compared = reports.compare(saved, SavedRun.open(compare)) if compare else None
     rendered = [reports.render(saved, fmt, outcome, compared) for fmt, _ in wanted]

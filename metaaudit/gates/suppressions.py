@@ -24,7 +24,7 @@ from metaaudit.config.strict_yaml import Document, parse_yaml
 from metaaudit.errors import RunError, UsageError
 from metaaudit.findings import RuleName
 from metaaudit.gates.rates import Key
-from metaaudit.runs.atomic import write_text
+from metaaudit.runs.atomic import is_stream, write_text
 
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 
@@ -98,6 +98,8 @@ def add_suppressions(path: Path, new: Sequence[Suppression]) -> None:
         RunError: One is there already, or the file holds something else or cannot be written.
         ConfigError: The file is no YAML.
     """
+    if is_stream(path):
+        raise RunError(path, "is no regular file", "a file of suppressions", "name another")
     text = _text(path) if path.exists() else ""
     old = _parsed(text, path)
     there = {one.key: one for one in old}

@@ -175,6 +175,23 @@ def check_output(run: Path, path: Path) -> None:
         raise RunError(path, "is a file of the run itself", "another file", "choose another name")
 
 
+def check_no_input(run: SavedRun, path: Path) -> None:
+    """Refuses to write a report or plan over what a run was made from.
+
+    Raises:
+        RunError: ``path`` is a checkpoint, a file of tasks or a file of the gate, or a link to one.
+    """
+    config = run.manifest["config"]
+    tasks, gate = config.get("tasks", {}), config.get("gate", {})
+    named = [
+        *(one.get("path") for one in run.manifest["checkpoints"]),
+        *(tasks.get(key) for key in ("train", "eval")),
+        *(gate.get(key) for key in ("baseline", "suppressions")),
+    ]
+    if resolved(path) in {resolved(Path(name)) for name in named if isinstance(name, str)}:
+        raise RunError(path, "is what the run was made from", "another file", "choose another name")
+
+
 def _check_keys(path: Path, value: dict[str, Any], dotted: Iterable[str]) -> None:
     missing = [key for key in dotted if not _holds(value, key)]
     if missing:

@@ -368,6 +368,14 @@ def test_report_on_standard_output_is_the_report_alone(run: Path, tmp_path: Path
     assert both.stderr.strip().endswith("report.json")
 
 
+def test_two_reports_need_two_files(run: Path, tmp_path: Path) -> None:
+    both = ("-f", f"md={tmp_path / 'a'}", "-f", f"json={tmp_path / 'x' / '..' / 'a'}")
+    outcome = cli("report", run, *both)
+    assert outcome.exit_code == 2
+    assert "is named twice" in outcome.error
+    assert not (tmp_path / "a").exists()
+
+
 def test_report_without_a_format_prints_tables(run: Path) -> None:
     shown = succeeds(cli("report", run))
     assert table(run / "tasks.csv")[0]["task_id"] in shown.stdout

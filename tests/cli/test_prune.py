@@ -280,3 +280,40 @@ def test_planning_imports_no_torch(tmp_path: Path, drop: Args) -> None:
 
 def test_the_command_line_offers_what_the_plan_knows() -> None:
     assert get_args(PruneBy) == get_args(By)
+
+
+NOISY = ("--drop", "tasks", "--by", "noisy", "--max-fraction", 0.5)
+
+
+def test_a_plan_that_was_edited_is_not_written_over(case: Case) -> None:
+    succeeds(cli("prune", case.run, *NOISY))
+    succeeds(cli("prune", case.run, *NOISY))  # the same plan once more
+    plan = case.run / "prune.json"
+    edited = plan.read_text().replace('"note"', ' "note"')
+    assert edited != plan.read_text()
+    plan.write_text(edited)
+    outcome = cli("prune", case.run, *NOISY)
+    assert outcome.exit_code == 2
+    assert "prune.json: holds another plan" in outcome.error
+    assert plan.read_text() == edited
+
+
+@pytest.mark.parametrize("name", ["checkpoint.safetensors", "train.npz", "eval.npz"])
+def test_what_the_run_was_made_from_is_never_written_over(
+    audited: Case, case: Case, name: str
+) -> None:
+    path = audited.folder / name  # where the manifest of the copied run says it is
+    before = path.read_bytes()
+    for outcome in (
+        cli("prune", case.run, *NOISY, "--plan", path),
+        cli("report", case.run, "-f", f"md={path}"),
+    ):
+        assert outcome.exit_code == 2
+        assert f"{name}: is what the run was made from" in outcome.error
+        assert path.read_bytes() == before
+
+
+def test_a_plan_needs_a_file_of_its_own(case: Case) -> None:
+    outcome = cli("prune", case.run, *NOISY, "--plan", "/dev/stdout")
+    assert outcome.exit_code == 2
+    assert "/dev/stdout: is no regular file" in outcome.error

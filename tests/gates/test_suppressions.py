@@ -155,3 +155,8 @@ def test_files_that_cannot_be_read(tmp_path: Path, content: bytes | None) -> Non
 def test_what_is_no_date(text: object) -> None:
     with pytest.raises(ValueError, match="is no date"):
         parse_date(text)
+
+
+def test_a_stream_holds_no_suppressions() -> None:
+    with pytest.raises(UsageError, match="/dev/stdout: is no regular file"):
+        add_suppressions(Path("/dev/stdout"), [A])
