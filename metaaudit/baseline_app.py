@@ -141,6 +141,6 @@ def _line(status: str, rule: str, fingerprint: str, message: str) -> str:
 
 
 def _print(line: str) -> None:
-    from metaaudit.reports.text import printable
+    from metaaudit.printable import printable
 
     results().print(printable(line), markup=False, emoji=False, soft_wrap=True)

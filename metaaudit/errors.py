@@ -17,6 +17,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from metaaudit.printable import printable
+
 
 class MetaauditError(Exception):
     """Base of all errors that end a command with one clear line and no traceback.
@@ -36,10 +38,7 @@ class MetaauditError(Exception):
             parts.append(f"expected {expected}")
         if remedy:
             parts.append(remedy)
-        line = " ".join("; ".join(parts).split())
-        # What was found is foreign text, which may not steer a terminal.
-        shown = (c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
-        super().__init__("".join(shown))
+        super().__init__(printable(" ".join("; ".join(parts).split())))
 
 
 class UsageError(MetaauditError):

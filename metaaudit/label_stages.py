@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
-from metaaudit.bilevel import Adaptation, Advance
+from metaaudit.bilevel import Adaptation, Advance, Batching, Objective
 from metaaudit.inputs.task_set import TaskSet
 from metaaudit.labelnoise import (
     Evidence,
@@ -20,6 +20,7 @@ from metaaudit.labelnoise import (
     own_influence,
     support_fit,
 )
+from metaaudit.models import Params
 from metaaudit.stages import Arrays, Key, Stages, check_finite
 
 
@@ -51,47 +52,32 @@ class LabelStages:
     def cross_fit(self, task_set: TaskSet) -> Probabilities:
         """Out-of-fold log-probabilities of every instance."""
         problem, config = self.stages.problem, self.stages.problem.config.mislabel
-        objective = problem.with_steps(self.crossfit_steps)
+        parts = (problem.with_steps(self.crossfit_steps), self.stages.weights.params, task_set)
 
-        def compute(advance: Advance) -> Arrays:
-            parts = (objective, self.stages.weights.params, task_set, problem.batching)
-            found = cross_fit(*parts, config, advance)
-            check_finite("cross-fitting", task_set, found.sum(axis=1))
-            return {"log_probabilities": found}
+        def fit(advance: Advance) -> Probabilities:
+            return cross_fit(*parts, problem.batching, config, advance)
 
-        total = len(task_set) * config.repeats
-        key = self.crossfit_key(task_set)
-        stage = f"cross-fitting{self.stages.whose(task_set)}"
-        return self.stages.cached("crossfit", stage, key, compute, total)["log_probabilities"]
+        key, total = self.crossfit_key(task_set), len(task_set) * config.repeats
+        return self._kept("crossfit", "cross-fitting", task_set, key, fit, total)
 
     def leave_one_out(self, task_set: TaskSet) -> Probabilities:
         """Log-probabilities of every instance, each support instance left out in turn."""
-        problem = self.stages.problem
 
-        def compute(advance: Advance) -> Arrays:
-            parts = (problem.objective, self.stages.weights.params, task_set, problem.batching)
-            found = leave_one_out_fit(*parts, advance)
-            check_finite("leave-one-out", task_set, found.sum(axis=1))
-            return {"log_probabilities": found}
+        def fit(advance: Advance) -> Probabilities:
+            return leave_one_out_fit(*self._parts(task_set), advance)
 
-        stage, key = f"leave-one-out{self.stages.whose(task_set)}", self.stages.base_key(task_set)
-        arrays = self.stages.cached("leave-one-out", stage, key, compute, len(task_set))
-        return arrays["log_probabilities"]
+        key, total = self.stages.base_key(task_set), len(task_set)
+        return self._kept("leave-one-out", "leave-one-out", task_set, key, fit, total)
 
     def support_fit(self, task_set: TaskSet) -> Probabilities:
         """Log-probabilities of every instance, folds of the support left out in turn."""
-        problem, config = self.stages.problem, self.stages.problem.config.mislabel
+        config = self.stages.problem.config.mislabel
 
-        def compute(advance: Advance) -> Arrays:
-            parts = (problem.objective, self.stages.weights.params, task_set, problem.batching)
-            found = support_fit(*parts, config, advance)
-            check_finite("support cross-fitting", task_set, found.sum(axis=1))
-            return {"log_probabilities": found}
+        def fit(advance: Advance) -> Probabilities:
+            return support_fit(*self._parts(task_set), config, advance)
 
-        stage = f"support cross-fitting{self.stages.whose(task_set)}"
         key, total = self.support_key(task_set), len(task_set)
-        arrays = self.stages.cached("supportfit", stage, key, compute, total)
-        return arrays["log_probabilities"]
+        return self._kept("supportfit", "support cross-fitting", task_set, key, fit, total)
 
     @cached_property
     def crossfit_steps(self) -> int | None:
@@ -126,10 +112,32 @@ class LabelStages:
         self, stage: str, fit: Callable[..., Probabilities], task_set: TaskSet
     ) -> Probabilities:
         """A fit that takes too little time to be worth keeping."""
-        problem = self.stages.problem
         name = f"{stage}{self.stages.whose(task_set)}"
         with self.stages.stage(name, len(task_set)) as advance:
-            parts = (problem.objective, self.stages.weights.params, task_set, problem.batching)
-            found = fit(*parts, advance)
+            found = fit(*self._parts(task_set), advance)
         check_finite(stage, task_set, found.sum(axis=1))
         return found
+
+    def _kept(
+        self,
+        name: str,
+        stage: str,
+        task_set: TaskSet,
+        key: Key,
+        fit: Callable[[Advance], Probabilities],
+        total: int,
+    ) -> Probabilities:
+        """A fit that the cache may hold."""
+
+        def compute(advance: Advance) -> Arrays:
+            found = fit(advance)
+            check_finite(stage, task_set, found.sum(axis=1))
+            return {"log_probabilities": found}
+
+        label = f"{stage}{self.stages.whose(task_set)}"
+        return self.stages.cached(name, label, key, compute, total)["log_probabilities"]
+
+    def _parts(self, task_set: TaskSet) -> tuple[Objective, Params, TaskSet, Batching]:
+        """What every fit starts from."""
+        problem = self.stages.problem
+        return problem.objective, self.stages.weights.params, task_set, problem.batching

@@ -16,24 +16,24 @@ def planned(stages: Stages) -> list[tuple[str, str]]:
     sets = {"training": problem.train, "evaluation": problem.evaluation}
     found: list[tuple[str, str]] = []
 
+    def tell(what: str, name: str, key: Key) -> None:
+        how = "from the cache" if cache.holds(name, key) else "to compute"
+        found.append((f"{what}{stages.of}", how))
+
     def plan(what: str, name: str, key: Callable[[TaskSet], Key]) -> None:
         for which, task_set in sets.items():
-            how = "from the cache" if cache.holds(name, key(task_set)) else "to compute"
-            found.append((f"{which} {what}{stages.of}", how))
+            tell(f"{which} {what}", name, key(task_set))
 
     if influence.derivative == "implicit":
         kind = influence.inner.inverse
         plan(f"inner {kind}", f"inner-{kind}", stages.inner_key)
     plan("gradients", "gradients", stages.gradient_key)
     if influence.outer_ekfac:
-        held = cache.holds("outer-ekfac", stages.outer_key())
-        found.append((f"outer EK-FAC{stages.of}", "from the cache" if held else "to compute"))
+        tell("outer EK-FAC", "outer-ekfac", stages.outer_key())
     if mislabel.signal == "self-influence":
         plan("self-influence", "self-influence", stages.base_key)
     elif influence.self_influence:
-        held = cache.holds("self-influence", stages.base_key(problem.train))
-        how = "from the cache" if held else "to compute"
-        found.append((f"training self-influence{stages.of}", how))
+        tell("training self-influence", "self-influence", stages.base_key(problem.train))
     if problem.steps and mislabel.steps == "auto":
         found.append((f"cross-fitting{stages.of}", "after the choice of steps"))
     else:

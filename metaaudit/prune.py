@@ -17,6 +17,7 @@ from metaaudit.inputs.arrays import check_suffix
 from metaaudit.inputs.episodes import write_episodes
 from metaaudit.inputs.task_set import TaskSet
 from metaaudit.inputs.tasks import load_tasks
+from metaaudit.printable import printable
 from metaaudit.pruning import PrunePlan, apply_plan, check_plan, make_plan, read_plan
 from metaaudit.pruning.describing import describe
 from metaaudit.pruning.follow_up import (
@@ -26,7 +27,6 @@ from metaaudit.pruning.follow_up import (
     score_command,
 )
 from metaaudit.pruning.plan import By, Subject
-from metaaudit.reports.text import printable
 from metaaudit.runs.atomic import is_stream, json_text, resolved, write_json
 from metaaudit.runs.saved import SavedRun, check_no_input, check_output
 

@@ -125,7 +125,7 @@ def conclude(outcome: Outcome | None, *, aside: bool = False) -> None:
     if outcome is None:
         return
     from metaaudit.gates import outcome_lines
-    from metaaudit.reports.text import printable
+    from metaaudit.printable import printable
 
     console = Messages().console if aside else results()
     for line in outcome_lines(outcome):

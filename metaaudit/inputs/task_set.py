@@ -100,6 +100,11 @@ class Task:
         """Number of support and of query instances."""
         return len(self.support), len(self.query)
 
+    @property
+    def pooled_labels(self) -> Ints:
+        """Labels ``[n + m]`` of support and query together."""
+        return np.concatenate([self.support_y, self.query_y])
+
     def rows(self, name: SetName) -> Ints:
         """Rows into the image pool of one of the two sets."""
         return self.support if name == "support" else self.query

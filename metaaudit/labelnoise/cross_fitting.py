@@ -102,7 +102,7 @@ def best_steps(
         config: Folds and seed.
     """
     some = task_set.select(list(range(min(FEW_TASKS, len(task_set)))))
-    labels = np.concatenate([np.concatenate([t.support_y, t.query_y]) for t in some.tasks])
+    labels = np.concatenate([task.pooled_labels for task in some.tasks])
 
     def accuracy(count: int) -> float:
         found = cross_fit(with_steps(count), params, some, batching, config)

@@ -49,7 +49,7 @@ def judge(log_probabilities: Probabilities, task_set: TaskSet) -> Judgement:
     suggested, confident = np.empty(n, dtype=np.int64), np.empty(n, dtype=np.bool_)
     start = 0
     for task in task_set.tasks:
-        labels = np.concatenate([task.support_y, task.query_y])
+        labels = task.pooled_labels
         part = slice(start, start := start + len(labels))
         log_p = within_classes(log_probabilities[part], labels)
         given = log_p[np.arange(len(labels)), labels]

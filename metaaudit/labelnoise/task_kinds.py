@@ -16,7 +16,7 @@ import numpy.typing as npt
 from scipy.optimize import linear_sum_assignment, minimize
 from scipy.special import expit
 
-from metaaudit.inputs.task_set import Ints, Task, TaskSet
+from metaaudit.inputs.task_set import Task, TaskSet
 from metaaudit.labelnoise.judgement import Probabilities, within_classes
 from metaaudit.robust import e_q_values, running_rates
 
@@ -86,7 +86,7 @@ def contradictions(
         for task, part in zip(task_set.tasks, _by_task(log_probabilities, task_set), strict=True)
     ]
     ratios = np.array([ratio for ratio, _ in found])
-    n_renamings = [math.lgamma(len(np.unique(_labels(task))) + 1) for task in task_set.tasks]
+    n_renamings = [math.lgamma(len(np.unique(task.pooled_labels)) + 1) for task in task_set.tasks]
     return Contradictions(
         ratios, e_q_values(ratios - np.array(n_renamings)), [renaming for _, renaming in found]
     )
@@ -96,7 +96,7 @@ def _best_renaming(
     task: Task, log_probabilities: Probabilities, temperature: float, lapse: float
 ) -> tuple[float, dict[int, int]]:
     """Log likelihood ratio of the best renaming of a task's query classes, and what it changes."""
-    classes = np.unique(_labels(task))
+    classes = np.unique(task.pooled_labels)
     log_p = _softened(_of_query(task, log_probabilities), temperature, lapse)
     fits = np.stack([log_p[task.query_y == c].sum(axis=0) for c in classes])
     given, best = linear_sum_assignment(fits, maximize=True)
@@ -116,7 +116,7 @@ def calibration_of(log_probabilities: Probabilities, trusted: TaskSet) -> tuple[
         trusted: Tasks whose labels are right.
     """
     parts = [
-        (_of_query(task, part), np.searchsorted(np.unique(_labels(task)), task.query_y))
+        (_of_query(task, part), np.searchsorted(np.unique(task.pooled_labels), task.query_y))
         for task, part in zip(trusted.tasks, _by_task(log_probabilities, trusted), strict=True)
     ]
 
@@ -134,13 +134,9 @@ def calibration_of(log_probabilities: Probabilities, trusted: TaskSet) -> tuple[
     return math.exp(found.x[0]), float(expit(found.x[1]))
 
 
-def _labels(task: Task) -> Ints:
-    return np.concatenate([task.support_y, task.query_y])
-
-
 def _of_query(task: Task, log_probabilities: Probabilities) -> Probabilities:
     """Log-probabilities ``[m, n_classes]`` of a task's query among its classes."""
-    labels = _labels(task)
+    labels = task.pooled_labels
     within = within_classes(log_probabilities, labels)
     return within[len(task.support_y) :][:, np.unique(labels)]
 

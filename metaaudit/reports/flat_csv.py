@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import asdict
 
-from metaaudit.reports.text import printable
+from metaaudit.printable import printable
 from metaaudit.runs.saved import SavedRun
 
 Value = str | int | float | bool | None

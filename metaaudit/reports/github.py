@@ -8,9 +8,9 @@ from pathlib import Path
 from metaaudit.errors import RunError
 from metaaudit.findings import BY_NAME, RULES
 from metaaudit.gates import Outcome
+from metaaudit.printable import printable
 from metaaudit.reports.comparison import Comparison
 from metaaudit.reports.markdown import render_markdown
-from metaaudit.reports.text import printable
 from metaaudit.reports.verdicts import Verdict, verdicts
 from metaaudit.runs.saved import SavedRun
 

@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from metaaudit.findings import WATCHED
 from metaaudit.gates import Outcome
+from metaaudit.printable import printable
 from metaaudit.reports import charts, text
 from metaaudit.reports.cards import cards
 from metaaudit.reports.comparison import Comparison
@@ -99,7 +100,7 @@ def _environment() -> Environment:
         "percent": text.percent,
         "score": text.score,
         "z": text.z_score,
-        "printable": text.printable,
+        "printable": printable,
         "q": _q_value,
         "count": "{:,}".format,
         "without_folder": text.without_folder,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import asdict
 from typing import Any
@@ -11,6 +10,7 @@ from metaaudit.gates import Outcome
 from metaaudit.reports.comparison import Comparison
 from metaaudit.reports.headline import headline, run_name, warnings
 from metaaudit.reports.text import without_folder
+from metaaudit.runs import atomic
 from metaaudit.runs.saved import SIGN, SavedRun
 
 SCHEMA_VERSION = 2
@@ -62,10 +62,7 @@ def render_json(
 
 def json_text(value: Any) -> str:
     """Indented JSON with sorted keys and without NaN."""
-    return (
-        json.dumps(_finite(value), indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False)
-        + "\n"
-    )
+    return atomic.json_text(_finite(value), sort_keys=True)
 
 
 def _gate(outcome: Outcome) -> dict[str, Any]:

@@ -6,7 +6,8 @@ from xml.etree import ElementTree
 
 from metaaudit.findings import BY_NAME, RULES, RuleName
 from metaaudit.gates import Outcome
-from metaaudit.reports.text import printable, q_value
+from metaaudit.printable import printable
+from metaaudit.reports.text import q_value
 from metaaudit.reports.verdicts import Verdict, verdicts
 from metaaudit.runs.saved import SavedRun
 

@@ -7,9 +7,10 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from metaaudit.findings import BY_NAME, RULES
 from metaaudit.gates import Outcome, Status
+from metaaudit.printable import printable
 from metaaudit.reports.comparison import Comparison, sentences
 from metaaudit.reports.headline import gate_line, headline, notes, run_name, warnings
-from metaaudit.reports.text import number, percent, printable, q_value, score, signed, z_score
+from metaaudit.reports.text import number, percent, q_value, score, signed, z_score
 from metaaudit.reports.verdicts import Verdict, verdicts
 from metaaudit.runs.saved import SIGN, SavedRun
 

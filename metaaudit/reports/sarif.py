@@ -11,8 +11,8 @@ from urllib.parse import quote
 from metaaudit.findings import BY_NAME, RULES, Finding, RuleName
 from metaaudit.findings.explain import explanation
 from metaaudit.gates import Outcome
+from metaaudit.printable import printable
 from metaaudit.reports.json_report import json_text
-from metaaudit.reports.text import printable
 from metaaudit.reports.verdicts import Verdict, verdicts
 from metaaudit.runs.saved import SavedRun
 

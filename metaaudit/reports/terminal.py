@@ -9,9 +9,10 @@ from rich.table import Table
 from rich.text import Text
 
 from metaaudit.findings import BY_NAME, RULES, Finding
+from metaaudit.printable import printable
 from metaaudit.reports.comparison import Comparison, sentences
 from metaaudit.reports.headline import headline, warnings
-from metaaudit.reports.text import percent, printable, q_value, score, signed, z_score
+from metaaudit.reports.text import percent, q_value, score, signed, z_score
 from metaaudit.runs.saved import SIGN, SavedRun
 
 TOP_CHANGES = 10

@@ -133,7 +133,7 @@ def _nearest_class(task_set: TaskSet, row: int, label: int) -> int:
     """The other class of a task whose mean image is nearest to that of a class."""
     task = task_set.tasks[row]
     rows = np.concatenate([task.support, task.query])
-    labels = np.concatenate([task.support_y, task.query_y])
+    labels = task.pooled_labels
     values = task_set.pool.values(rows).reshape(len(rows), -1)
     means = {c: values[labels == c].mean(axis=0) for c in np.unique(labels).tolist()}
     others = [c for c in means if c != label]
@@ -143,7 +143,7 @@ def _nearest_class(task_set: TaskSet, row: int, label: int) -> int:
 
 def _flip(task: Task, share: float, rng: np.random.Generator) -> Task:
     n, m = task.shape
-    labels = np.concatenate([task.support_y, task.query_y])
+    labels = task.pooled_labels
     ways = int(labels.max()) + 1
     for i in rng.permutation(n + m)[: max(1, round(share * (n + m)))]:
         labels[i] = (labels[i] + rng.integers(1, ways)) % ways
