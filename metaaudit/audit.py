@@ -56,7 +56,10 @@ def plan(config: Config, folder: Path, messages: Messages) -> list[tuple[str, st
     influence, problem = config.influence, audit.problem
     n_targets = len(problem.evaluation) if influence.targets == "each" else 1
     n_params = sum(p.numel() for p in audit.weights[0].params.values())
-    solve = f"{influence.curvature} by {influence.solver} for {n_targets} targets"
+    solve = f"{influence.method} for {n_targets} targets"
+    if influence.solves:
+        what = influence.curvature if influence.method == "task-if" else influence.method
+        solve = f"{what} by {influence.solver} for {n_targets} targets"
     return [
         ("training tasks", f"{len(problem.train)}, {problem.train.n_instances} instances"),
         ("evaluation tasks", f"{len(problem.evaluation)}"),
@@ -64,9 +67,10 @@ def plan(config: Config, folder: Path, messages: Messages) -> list[tuple[str, st
         ("meta-parameters", f"{n_params}"),
         ("device", f"{problem.batching.device}, {config.compute.dtype}"),
         *(line for number in range(len(audit.weights)) for line in planned(audit.stages(number))),
-        ("solve", influence.method if influence.method == "dot" else solve),
+        ("solve" if influence.solves else "method", solve),
         ("factor cache", str(audit.cache.folder)),
         ("run folder", str(folder)),
+        *(("warning", warning) for warning in problem.warnings),
         *(("warning", warning) for one in audit.weights for warning in one.warnings),
     ]
 
@@ -102,8 +106,7 @@ class Audit:
             The scores, sentences on tasks by id, and the manifest without its measurements.
         """
         problem = self.problem
-        targets = self._target_ids()
-        each = [measure(self.stages(number), targets) for number in range(len(self.weights))]
+        each = [measure(self.stages(number)) for number in range(len(self.weights))]
         mean = averaged(each)
         noise = detect(
             problem.train,
@@ -127,6 +130,7 @@ class Audit:
                 "estimated_wrong_labels": float(noise.wrong.sum()),
             },
             "warnings": [
+                *problem.warnings,
                 *self.cache.warnings,
                 *mean.warnings,
                 *noise.warnings,
@@ -145,15 +149,16 @@ class Audit:
         images: dict[int, str],
     ) -> Scores:
         config, train = self.problem.config, self.problem.train
-        harm = harmful_tasks(mean.task_influence, config.influence.fdr, config.influence.effect)
+        tasks, instances = mean.scores.task_influence, mean.scores.instance_influence
+        harm = harmful_tasks(tasks, config.influence.fdr, config.influence.effect)
         # Losses multiply rather than add up: their logarithms have two tails alike.
         loss = np.log(np.maximum(mean.outer_loss, np.finfo(np.float32).tiny))
         fdr = config.mislabel.fdr
         odd = unexplained(upper_outliers(loss, fdr, config.influence.effect), noise, fdr)
         return Scores(
-            task_influence=mean.task_influence,
+            task_influence=tasks,
             targets=self._target_ids(),
-            interval=bootstrap_interval(mean.task_influence),
+            interval=bootstrap_interval(tasks),
             influence_spread=spread,
             influence_z=harm.z,
             harmful_q=harm.q_value,
@@ -170,7 +175,7 @@ class Audit:
             outer_loss=mean.outer_loss,
             grad_norm=mean.grad_norm,
             contents=[task_content(task, images) for task in train.tasks],
-            instance_influence=mean.instance_influence,
+            instance_influence=instances,
             self_influence=mean.self_influence,
             loss=mean.loss,
             signal=noise.signal,
@@ -181,7 +186,7 @@ class Audit:
             suggested_label=noise.suggested,
             mislabeled=noise.mislabeled,
             trusted_score=noise.trusted_score,
-            items=item_rows(noise, mean.instance_influence, images),
+            items=item_rows(noise, instances, images),
             item_wrong=np.array([item.wrong for item in noise.items]),
         )
 

@@ -160,6 +160,10 @@ def train(
 def score(
     config: ConfigArgument,
     run: Annotated[Path, typer.Option(metavar="RUN", help="New folder for the scores.")],
+    method: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="NAME", help="Override influence.method: trak or tracin, for one."),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Load everything and tell what would run.")
     ] = False,
@@ -170,7 +174,8 @@ def score(
     device: DeviceOption = None,
 ) -> None:
     """Score every training task and instance; exit 1 if a gate fails."""
-    loaded = _config(config, overrides, device)
+    chosen = [f"influence.method={method}"] if method else []
+    loaded = _config(config, [*(overrides or []), *chosen], device)
     from metaaudit.gates import Allowed, chosen_gate, rule_gates
 
     gate = chosen_gate(loaded.gate, fail_on or (), baseline, suppressions)
@@ -256,6 +261,56 @@ def prune(
     )
     for line in run_prune(run, request, Messages()):
         results().print(line, markup=False, soft_wrap=True)
+
+
+@app.command()
+def evaluate(
+    config: ConfigArgument,
+    run: Annotated[Path, typer.Option(metavar="RUN", help="New folder for the results.")],
+    kind: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="Kind of experiments to run, as lds; all configured ones by default."),
+    ] = None,
+    subsets: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(min=1, help="Retrainings of lds; 60 by default."),
+    ] = None,
+    seeds: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(min=1, help="Training seeds of each; 2 by default."),
+    ] = None,
+    same_steps: Annotated[
+        bool, typer.Option("--same-steps", help="Retrain by as many steps as on all tasks.")
+    ] = False,
+    warm_start: Annotated[
+        bool, typer.Option("--warm-start", help="Retrain from the checkpoint, a tenth as long.")
+    ] = False,
+    budget: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(min=0, metavar="MINUTES", help="Retrain no more after this; exit 3 then."),
+    ] = None,
+    jobs: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(min=1, help="Processes that retrain at once; 2 by default."),
+    ] = None,
+    plant: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(metavar="KIND:RATE", help="Plant wrong labels, as in permuted:0.2."),
+    ] = None,
+    overrides: SetOption = None,
+    device: DeviceOption = None,
+) -> None:
+    """Measure how far the scores can be trusted, by retraining; exit 3 if time was up."""
+    from metaaudit.config import LdsFlags, planting, with_experiments
+
+    chosen = [*(overrides or []), *planting(plant or ())]
+    chosen += [f"evaluate.jobs={jobs}"] if jobs else []
+    flags = LdsFlags(subsets, seeds, same_steps or None, warm_start or None)
+    loaded = with_experiments(_config(config, chosen, device), kind or (), flags)
+    from metaaudit import evaluate
+
+    seconds = None if budget is None else 60 * budget
+    evaluate.conclude(evaluate.run(loaded, run, Messages(), seconds), results())
 
 
 app.command()(suppress)

@@ -17,10 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
-import torch
 from torch import Tensor
-from torch.func import grad, jvp
+from torch.func import jvp
 
 from metaaudit.bilevel import (
     FORMS,
@@ -35,9 +33,13 @@ from metaaudit.bilevel import (
 from metaaudit.bilevel.field import Field
 from metaaudit.cache import FactorCache, cache_folder
 from metaaudit.config import Config
+from metaaudit.config.influence import InfluenceConfig
 from metaaudit.console import Messages
+from metaaudit.curvature import Factors
 from metaaudit.errors import RunError
+from metaaudit.influence import Removal, removed_gradient
 from metaaudit.inputs.checkpoints import read_checkpoint, write_checkpoint
+from metaaudit.inputs.task_set import TaskSet
 from metaaudit.loading import load_weights, prepare
 from metaaudit.models import Layout, Params
 from metaaudit.pruning import PrunePlan
@@ -80,12 +82,15 @@ def edit(run: SavedRun, config: Config, plan: PrunePlan, messages: Messages) -> 
         messages: Told of progress, and of what did not go as asked.
 
     Raises:
-        MetaauditError: The run solved with no curvature, its data or checkpoint have changed, or
-            the solve gave numbers that are not finite.
+        MetaauditError: The run did not solve with the total Hessian, its data or checkpoint have
+            changed, or the solve gave numbers that are not finite.
     """
-    if config.influence.method == "dot":
+    if config.influence.method != "task-if":
         raise RunError(
-            run.path, "was scored by influence.method: dot, with no curvature", "method: task-if"
+            run.path,
+            f"was scored by influence.method: {config.influence.method}, which does not solve with "
+            "the total Hessian",
+            "method: task-if",
         )
     influence = config.influence
     by_cg = influence.derivative == "implicit" and influence.inner.inverse == "cg"
@@ -120,41 +125,49 @@ def removal_step(stages: Stages, plan: PrunePlan, damping: float) -> Adjoint:
         plan: What is dropped.
         damping: That the run ended with.
     """
-    train = stages.training_adaptation()
-    gradients = stages.gradients("gradients", train)
-    own = stages.tensor(gradients.gradients)
-    if isinstance(train, Implicit):
-        train = train.with_gradients(own)
-    removed = _of_tasks(train, own, plan) if plan.drop == "tasks" else _of_instances(train, plan)
+    train, gradients = differentiated(stages)
     influence = stages.problem.config.influence
     if influence.curvature != "ekfac":  # whose damping differs from layer to layer
         influence = influence.model_copy(update={"damping": damping})
-    ekfac = stages.outer_ekfac(train, own) if influence.outer_ekfac else None
-    with stages.stage("solve"):
-        weight_decay = stages.problem.config.training.weight_decay
-        hessian = _hessian(train, influence.curvature)
-        solver = AdjointSolver(influence, hessian, own, weight_decay, ekfac)
-        return solver.solve(removed[None].to(own.device) / len(train.task_set))
+    ekfac = stages.outer_ekfac(train, gradients) if influence.outer_ekfac else None
+    removal = _removal(train.task_set, plan)
+    return solved_step(stages, influence, train, gradients, removal, ekfac)
 
 
-def weight_gradient(adaptation: Adaptation, marked: npt.NDArray[np.bool_]) -> Tensor:
-    """``sum d/d omega D L_k`` over the weights ``omega`` of marked instances: ``[n_params]``.
+def differentiated(stages: Stages) -> tuple[Adaptation, Tensor]:
+    """The training tasks and their total gradients ``D L_k``: ``[n_tasks, n_params]``."""
+    train = stages.training_adaptation()
+    gradients = stages.tensor(stages.gradients("gradients", train).gradients)
+    if isinstance(train, Implicit):
+        train = train.with_gradients(gradients)
+    return train, gradients
+
+
+def solved_step(
+    stages: Stages,
+    influence: InfluenceConfig,
+    train: Adaptation,
+    gradients: Tensor,
+    removal: Removal,
+    ekfac: Factors | None = None,
+) -> Adjoint:
+    """``(1/N) H^-1 sum d/d omega D L_k`` over the weights of what goes, and how it was solved for.
 
     Args:
-        adaptation: The tasks; not by an inverse that iterates, which differentiates to nothing.
-        marked: ``[n_instances]``, in the task set's order of instances.
+        stages: Of the checkpoint.
+        influence: How to solve.
+        train: The training tasks.
+        gradients: ``[n_tasks, n_params]``: ``D L_k``.
+        removal: What goes.
+        ekfac: The total Hessian in the Kronecker eigenbasis, where ``influence`` uses it.
     """
-    total = torch.zeros(adaptation.layout.size, dtype=torch.float64)
-    zeros = {name: torch.zeros_like(p) for name, p in adaptation.params.items()}
-    for batch in adaptation.batches():
-        chosen = torch.from_numpy(marked[batch.instances]).to(batch.data.support_x)
-
-        def along(tangent: Params, batch: TaskBatch = batch, chosen: Tensor = chosen) -> Tensor:
-            # It is linear in the tangent, so its gradient is what multiplies the tangent.
-            return (chosen * adaptation.weight_derivatives(batch, tangent)).sum()
-
-        total += adaptation.layout.flatten(grad(along)(zeros)).double().cpu()
-    return total
+    removed = removed_gradient(train, gradients, removal) / len(train.task_set)
+    weight_decay = stages.problem.config.training.weight_decay
+    factor = stages.sampled_fisher(train) if influence.sampled_fisher else None
+    with stages.stage("solve"):
+        hessian = _hessian(train, influence.curvature)
+        solver = AdjointSolver(influence, hessian, gradients, weight_decay, ekfac, factor)
+        return solver.solve(removed[None].to(gradients.device))
 
 
 @dataclass(frozen=True)
@@ -197,21 +210,15 @@ def _changed(run: SavedRun, what: str) -> RunError:
     )
 
 
-def _of_tasks(train: Adaptation, gradients: Tensor, plan: PrunePlan) -> Tensor:
-    dropped = {item.task_id for item in plan.items}
-    ids = train.task_set.task_ids
-    rows = [row for row, task_id in enumerate(ids) if task_id in dropped]
-    return gradients[rows].double().sum(0)
-
-
-def _of_instances(train: Adaptation, plan: PrunePlan) -> Tensor:
-    places = {item.place for item in plan.items}
+def _removal(task_set: TaskSet, plan: PrunePlan) -> Removal:
     changed = {item.task_id for item in plan.items}
-    ids = train.task_set.task_ids
-    part = train.over([row for row, task_id in enumerate(ids) if task_id in changed])
-    ids = part.task_set.task_ids
-    marked = [(ids[row], name, index) in places for row, name, index in part.task_set.instances()]
-    return weight_gradient(part, np.array(marked))
+    ids = task_set.task_ids
+    tasks = np.array([task_id in changed for task_id in ids])
+    if plan.drop == "tasks":
+        return Removal(tasks)
+    places = {item.place for item in plan.items}
+    marked = [(ids[row], name, index) in places for row, name, index in task_set.instances()]
+    return Removal(tasks, np.array(marked))
 
 
 def _hessian(train: Adaptation, curvature: str) -> TotalHessian:

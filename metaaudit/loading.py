@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -35,6 +34,8 @@ from metaaudit.inputs.task_set import TaskSet
 from metaaudit.inputs.tasks import load_tasks
 from metaaudit.learners import build_learner
 from metaaudit.models import Model, Params, build_model
+from metaaudit.training.planting import Planted, planted
+from metaaudit.training.recipe import disagreements
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class Problem:
         model: The network, with weights drawn from ``training.seed``.
         objective: The bilevel objective of network and learner.
         batching: How tasks become tensors.
+        planted: Where the training labels were changed on purpose, if they were.
     """
 
     config: Config
@@ -56,6 +58,18 @@ class Problem:
     model: Model
     objective: Objective
     batching: Batching
+    planted: Planted | None = None
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """A line that tells of labels that were changed on purpose."""
+        if self.planted is None:
+            return ()
+        wrong = self.planted.wrong
+        return (
+            f"{int(wrong.sum())} of the {len(wrong)} training labels were changed on purpose, as "
+            "`plant` asks for",
+        )
 
     @cached_property
     def template(self) -> Params:
@@ -155,6 +169,7 @@ class Weights:
         buffers: What the model takes from the file beside them, such as running statistics.
         mapping: Lines that say which tensor of the file is which parameter, a summary first.
         warnings: One line for each way in which the checkpoint disagrees with the configuration.
+        metadata: What else the file says, such as the learning rate.
     """
 
     path: Path
@@ -163,13 +178,29 @@ class Weights:
     mapping: tuple[str, ...]
     buffers: Params
     warnings: tuple[str, ...]
+    metadata: dict[str, str] = field(default_factory=dict)
 
 
 def prepare(config: Config) -> Problem:
-    """Loads the tasks and builds model and learner.
+    """Loads the tasks, plants what is to be planted, and builds model and learner.
 
     Raises:
         InputError: Tasks or model cannot be used, or do not fit together.
+        ConfigError: The device is not there.
+    """
+    _device(config.compute.device)  # before tasks are loaded, which may take long
+    train, evaluation = load_tasks(config.tasks)
+    if not config.plant.anything:
+        return assemble(config, train, evaluation)
+    changed = planted(train, config.plant)
+    return replace(assemble(config, changed.task_set, evaluation), planted=changed)
+
+
+def assemble(config: Config, train: TaskSet, evaluation: TaskSet) -> Problem:
+    """Builds model and learner for tasks that are at hand, in which nothing is planted here.
+
+    Raises:
+        InputError: The model cannot be used, or does not fit the tasks.
         ConfigError: The device is not there.
     """
     torch.set_num_threads(config.compute.threads)
@@ -178,7 +209,6 @@ def prepare(config: Config) -> Problem:
     torch.backends.cudnn.allow_tf32 = False
     device = _device(config.compute.device)
     dtype = {"float32": torch.float32, "float64": torch.float64}[config.compute.dtype]
-    train, evaluation = load_tasks(config.tasks)
     if train.pool.input_shape != evaluation.pool.input_shape:
         raise TaskSetError(
             "tasks",
@@ -229,7 +259,8 @@ def load_weights(problem: Problem, path: Path | None = None) -> Weights:
         sha256=checkpoint.sha256,
         mapping=fitted.mapping,
         buffers=fitted.buffers,
-        warnings=(*fitted.warnings, *_disagreements(checkpoint.metadata, config)),
+        warnings=(*fitted.warnings, *disagreements(checkpoint.metadata, config)),
+        metadata=checkpoint.metadata,
     )
     problem.take_buffers(weights)
     return weights
@@ -262,28 +293,3 @@ def _device(name: str) -> torch.device:
             "compute.device", "is cuda but torch sees none", "cpu or auto", "use --device auto"
         )
     return torch.device(name)
-
-
-def _disagreements(metadata: dict[str, str], config: Config) -> list[str]:
-    """Where the recipe in a checkpoint of ``metaaudit train`` differs from the configuration."""
-    try:
-        recipe = json.loads(metadata["recipe"])
-        trained = {
-            "learner": dict(recipe["learner"]),
-            "training": {"weight_decay": recipe["training"]["weight_decay"]},
-        }
-        epoch, epochs = int(metadata["epoch"]), int(recipe["training"]["epochs"])
-    except (KeyError, ValueError, TypeError):
-        return []  # from elsewhere: there is nothing to compare with
-    found = []
-    if epoch < epochs:
-        found.append(f"the checkpoint was interrupted after epoch {epoch} of {epochs}")
-    now = config.model_dump(mode="json")
-    for section, values in trained.items():
-        for key, value in values.items():
-            if key in now[section] and now[section][key] != value:
-                found.append(
-                    f"{section}.{key} is {now[section][key]} but the checkpoint was trained with "
-                    f"{value}"
-                )
-    return found

@@ -179,6 +179,11 @@ def solver(
     return summary
 
 
+def unsolved(config: Config) -> dict[str, Any]:
+    """The same of a method that solves nothing."""
+    return solver(config, Adjoint(torch.empty(0), ()), None, [])
+
+
 def _attempt(attempt: Attempt) -> dict[str, Any]:
     solution = attempt.solution
     return {

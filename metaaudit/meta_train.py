@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from metaaudit.bilevel import total_gradients
 from metaaudit.config import Config
 from metaaudit.console import Messages
-from metaaudit.errors import CheckpointError, ConfigError, is_interrupt
+from metaaudit.errors import CheckpointError, is_interrupt
 from metaaudit.loading import prepare
 from metaaudit.manifest import evaluation, inner_warnings
-from metaaudit.training import MetaTrainer, TrainingFiles, TrainingState
+from metaaudit.training import MetaTrainer, TrainingFiles, TrainingState, check_trainable
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Trained:
 
 
 def run(config: Config, messages: Messages, *, resume: bool, overwrite: bool) -> Trained:
-    """Meta-trains and saves a checkpoint after every epoch.
+    """Meta-trains and saves a checkpoint after every epoch, and numbered ones if asked for.
 
     Args:
         config: The configuration.
@@ -43,21 +44,21 @@ def run(config: Config, messages: Messages, *, resume: bool, overwrite: bool) ->
         MetaauditError: Something cannot be used, or the loss is not finite.
         KeyboardInterrupt: The checkpoint then is that of the last whole epoch.
     """
-    if config.model.statistics == "running":
-        raise ConfigError(
-            "model.statistics",
-            "is running, which are of a checkpoint and which this training does not update",
-            "batch, to train",
-            "remove it",
-        )
+    check_trainable(config.model)
     with messages.stage("load"):
         problem = prepare(config)
         files = TrainingFiles.of(config, problem.train, problem.model.source)
+    for line in problem.warnings:
+        messages.warn(line)
     initial = problem.template
     state = files.load(initial) if resume else TrainingState.initial(initial)
-    if not (resume or overwrite) and files.checkpoint.exists():
-        raise CheckpointError(
-            files.checkpoint, "exists already", "a new file", "use --resume or --overwrite"
+    snapshots = [files.snapshot(epoch) for epoch in files.snapshot_epochs(config.training.epochs)]
+    if not (resume or overwrite):
+        _check_new(files.checkpoint, *snapshots)
+    if missed := [e for e in files.snapshot_epochs(state.epoch) if not files.snapshot(e).exists()]:
+        messages.warn(
+            f"no numbered checkpoint of epoch {missed[0]}, which was trained before: train anew "
+            "with --overwrite for all of them"
         )
     trainer = MetaTrainer(problem.as_trained, problem.train, config.training)
     left = (config.training.epochs - state.epoch) * len(problem.train)
@@ -65,6 +66,8 @@ def run(config: Config, messages: Messages, *, resume: bool, overwrite: bool) ->
 
     def save(state: TrainingState) -> None:
         nonlocal saved
+        if not saved and overwrite:
+            files.remove_snapshots()
         files.save(state)
         saved = True
 
@@ -86,3 +89,11 @@ def run(config: Config, messages: Messages, *, resume: bool, overwrite: bool) ->
         messages.warn(line)
     measured = evaluation(problem.evaluation, found)
     return Trained(files, state.epoch, measured["mean_accuracy"], measured["mean_loss"])
+
+
+def _check_new(*paths: Path) -> None:
+    for path in paths:
+        if path.exists():
+            raise CheckpointError(
+                path, "exists already", "a new file", "use --resume or --overwrite"
+            )

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from metaaudit.inputs.task_set import TaskSet
 from metaaudit.label_stages import LabelStages
+from metaaudit.methods import pooled_ekfac, trak
 from metaaudit.stages import Key, Stages
 
 
@@ -30,6 +31,12 @@ def planned(stages: Stages) -> list[tuple[str, str]]:
     plan("gradients", "gradients", stages.gradient_key)
     if influence.outer_ekfac:
         tell("outer EK-FAC", "outer-ekfac", stages.outer_key())
+    if influence.sampled_fisher:
+        tell("sampled Fisher", "sampled-fisher", stages.sampled_key())
+    if influence.pooled_ekfac:
+        tell("EK-FAC at the adapted parameters", pooled_ekfac.CACHED, stages.outer_key())
+    if influence.method == "trak":
+        plan("margin gradients", trak.CACHED, stages.gradient_key)
     if mislabel.signal == "self-influence":
         plan("self-influence", "self-influence", stages.base_key)
     elif influence.self_influence:

@@ -206,7 +206,12 @@ def _written(
 def _pruned(
     saved: SavedRun, plan: PrunePlan, out: Path, copy: Path | None
 ) -> Callable[[], list[str]]:
-    train, evaluation = load_tasks(_config(saved).tasks)
+    config = _config(saved)
+    train, evaluation = load_tasks(config.tasks)
+    if config.plant.anything:
+        from metaaudit.training.planting import planted
+
+        train = planted(train, config.plant).task_set
     _check_unchanged(saved, "train", "training", train)
     if copy is not None:
         _check_unchanged(saved, "eval", "evaluation", evaluation)

@@ -19,6 +19,7 @@ from metaaudit.bilevel import (
     TaskGradients,
     outer_bases,
     outer_factors,
+    sampled_fisher_factor,
     total_gradients,
 )
 from metaaudit.cache import FactorCache
@@ -28,6 +29,9 @@ from metaaudit.errors import IncompleteError
 from metaaudit.influence import self_influence
 from metaaudit.inputs.task_set import TaskSet
 from metaaudit.loading import Problem, Weights
+
+PROBES, MOST_ROWS = 8, 8192
+"""Random gradients a task, unless their Gram matrix would be larger than this."""
 
 Key = dict[str, Any]
 Arrays = dict[str, np.ndarray]
@@ -113,6 +117,25 @@ class Stages:
         bases = Bases.of_arrays(network, self._tensors(arrays))
         return outer_factors(network, bases, gradients, task_set.query_sizes)
 
+    def sampled_fisher(self, adaptation: Adaptation) -> torch.Tensor:
+        """Rows of the total Hessian from random gradients of every task."""
+        problem, task_set = self.problem, adaptation.task_set
+        influence = problem.config.influence
+        terms = fisher_terms(problem.objective.mean_loss, influence.fisher)
+        probes = self._probes
+
+        def compute(advance: Advance) -> Arrays:
+            rows = sampled_fisher_factor(adaptation, terms, probes, influence.seed, advance)
+            check_finite(
+                "sampled Fisher", task_set, rows.view(len(task_set), -1).sum(1).cpu().numpy()
+            )
+            return {"rows": rows.cpu().numpy()}
+
+        key, total = self.sampled_key(), len(task_set)
+        return self.tensor(
+            self.cached("sampled-fisher", "sampled Fisher", key, compute, total)["rows"]
+        )
+
     def self_influence(self, adaptation: Adaptation) -> np.ndarray:
         """Self-influence of every instance, by EK-FAC."""
         network, task_set = self.network, adaptation.task_set
@@ -181,6 +204,17 @@ class Stages:
         """All that the outer eigenbasis depends on."""
         fisher = self.problem.config.influence.fisher
         return {**self.base_key(self.problem.train), "fisher": fisher}
+
+    def sampled_key(self) -> Key:
+        """All that the sampled Fisher depends on."""
+        influence = self.problem.config.influence
+        own = {"fisher": influence.fisher, "probes": self._probes, "seed": influence.seed}
+        return {**self.gradient_key(self.problem.train), "sampled": own}
+
+    @property
+    def _probes(self) -> int:
+        asked, n_tasks = self.problem.config.influence.probes, len(self.problem.train)
+        return max(1, min(PROBES, MOST_ROWS // n_tasks)) if asked == "auto" else asked
 
     def tensor(self, array: np.ndarray) -> torch.Tensor:
         """An array on the device."""

@@ -19,10 +19,12 @@ ROOT = Path(metaaudit.__file__).parent
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("cli",),
     ("demo",),
+    ("evaluate",),
     ("audit", "baseline_app", "cache_app", "meta_train", "prune", "report_app", "validation"),
+    ("fidelity",),
     ("editing",),
     ("measuring", "planning"),
-    ("label_stages",),
+    ("assumptions", "label_stages", "methods"),
     ("stages", "manifest"),
     ("loading",),
     ("reports", "pruning"),

@@ -10,6 +10,7 @@ import pytest
 
 from metaaudit.labelnoise import Evidence
 from metaaudit.measuring import Measured, averaged, influence_spread
+from metaaudit.methods import MethodScores, averaged_scores
 
 TASKS, TARGETS, INSTANCES = 30, 4, 90
 
@@ -24,9 +25,14 @@ def log_probabilities(rng: np.random.Generator) -> Floats:
 def measured(seed: int, scale: float = 1.0) -> Measured:
     """What a checkpoint might say, with influences of some size."""
     rng = np.random.default_rng(seed)
-    return Measured(
+    solver = {"method": "task-if", "solver": f"of {seed}", "converged": seed == 0}
+    scores = MethodScores(
         task_influence=scale * rng.standard_normal((TASKS, TARGETS)),
         instance_influence=scale * rng.standard_normal(INSTANCES),
+        solver=solver,
+    )
+    return Measured(
+        scores=scores,
         self_influence=rng.gamma(2, size=INSTANCES),
         outer_loss=rng.gamma(2, size=TASKS),
         grad_norm=rng.gamma(2, size=TASKS),
@@ -39,10 +45,17 @@ def measured(seed: int, scale: float = 1.0) -> Measured:
         manifest={
             "seed": seed,
             "evaluation": {"mean_loss": 1.0 + seed, "mean_accuracy": 0.5},
-            "solver": {"solver": f"of {seed}", "converged": seed == 0},
+            "solver": solver,
         },
         warnings=["both", f"of {seed}"],
     )
+
+
+def scaled(one: Measured, factor: float) -> Measured:
+    """The same with larger influences."""
+    tasks, instances = one.scores.task_influence, one.scores.instance_influence
+    larger = {"task_influence": factor * tasks, "instance_influence": factor * instances}
+    return replace(one, scores=replace(one.scores, **larger))
 
 
 def spread(values: np.ndarray) -> np.ndarray:
@@ -52,71 +65,30 @@ def spread(values: np.ndarray) -> np.ndarray:
     return result
 
 
-def test_an_outlier_of_one_checkpoint_stays_one() -> None:
-    each = [measured(seed) for seed in range(2)]
-    large = each[0].task_influence.copy()
-    large[3] += 1000 * spread(large)
-    found = averaged([replace(each[0], task_influence=large), each[1]]).task_influence
-    assert (np.abs(found[3]) > 100 * spread(found)).all()
+def test_influences_are_averaged_by_the_method() -> None:
+    small, large = measured(0), measured(1, scale=100)
+    found = averaged([small, large])
+    expected = averaged_scores("task-if", [small.scores, large.scores])
+    np.testing.assert_array_equal(found.scores.task_influence, expected.task_influence)
+    np.testing.assert_array_equal(found.scores.instance_influence, expected.instance_influence)
+
+
+def test_influences_keep_their_sign_and_unit() -> None:
+    small = measured(0)
+    large = scaled(small, 100)
+    found = averaged([small, large]).scores
+    # Both say the same; the mean spread is 50.5 times that of the smaller one.
+    expected = small.scores
+    np.testing.assert_allclose(found.task_influence, 50.5 * expected.task_influence, rtol=1e-12)
+    np.testing.assert_allclose(
+        found.instance_influence, 50.5 * expected.instance_influence, rtol=1e-12
+    )
 
 
 def test_one_checkpoint_is_itself() -> None:
     one = measured(0)
     assert averaged([one]) is one
     assert influence_spread([one]) is None
-
-
-def test_a_checkpoint_with_large_influences_weighs_no_more() -> None:
-    small, large = measured(0), measured(1, scale=100)
-    found = averaged([small, large])
-    for get in (lambda m: m.task_influence, lambda m: m.instance_influence):
-        values = get(found)
-        parts = [(get(m) / spread(get(m))) for m in (small, large)]
-        # The mean of both at one spread, up to a factor for each evaluation task.
-        ratio = values / (parts[0] + parts[1])
-        np.testing.assert_allclose(ratio, np.broadcast_to(ratio[0], ratio.shape), rtol=1e-9)
-        assert (ratio > 0).all()
-    swapped = averaged([large, small])
-    np.testing.assert_allclose(swapped.task_influence, found.task_influence, rtol=1e-12)
-
-
-def test_influences_keep_their_sign_and_unit() -> None:
-    small = measured(0)
-    large = replace(
-        small,
-        task_influence=100 * small.task_influence,
-        instance_influence=100 * small.instance_influence,
-    )
-    found = averaged([small, large])
-    # Both say the same; the mean spread is 50.5 times that of the smaller one.
-    np.testing.assert_allclose(found.task_influence, 50.5 * small.task_influence, rtol=1e-12)
-    np.testing.assert_allclose(
-        found.instance_influence, 50.5 * small.instance_influence, rtol=1e-12
-    )
-
-
-def test_equal_sizes_give_the_plain_mean() -> None:
-    def standardised(one: Measured) -> Measured:
-        values = one.task_influence
-        return replace(one, task_influence=values / spread(values))
-
-    each = [standardised(measured(seed)) for seed in range(3)]
-    expected = np.mean([one.task_influence for one in each], axis=0)
-    np.testing.assert_allclose(averaged(each).task_influence, expected, rtol=1e-12, atol=1e-12)
-
-
-def test_a_checkpoint_without_influence_is_no_obstacle() -> None:
-    flat = replace(
-        measured(0),
-        task_influence=np.zeros((TASKS, TARGETS)),
-        instance_influence=np.zeros(INSTANCES),
-    )
-    other = measured(1)
-    found = averaged([flat, other])
-    assert np.isfinite(found.task_influence).all()
-    order = np.argsort(found.task_influence[:, 0])
-    assert np.array_equal(order, np.argsort(other.task_influence[:, 0]))
-    assert np.isfinite(found.instance_influence).all()
 
 
 def test_probabilities_are_averaged_as_probabilities() -> None:
@@ -190,7 +162,7 @@ def test_warnings_are_told_once_and_the_manifest_is_mostly_of_the_first() -> Non
     assert found.manifest == {
         "seed": 0,
         "evaluation": {"mean_loss": 1.5, "mean_accuracy": 0.5},
-        "solver": {"solver": "of 0", "converged": False},
+        "solver": {"method": "task-if", "solver": "of 0", "converged": False},
     }
 
 
@@ -198,10 +170,10 @@ def test_the_spread_is_that_of_the_mean_influence_at_one_size() -> None:
     small, large = measured(0), measured(1, scale=100)
     found = influence_spread([small, large])
     assert found is not None
-    spreads = [spread(one.task_influence) for one in (small, large)]
+    spreads = [spread(one.scores.task_influence) for one in (small, large)]
     usual = (spreads[0] + spreads[1]) / 2
     means = [
-        (one.task_influence / spread * usual).mean(axis=1)
+        (one.scores.task_influence / spread * usual).mean(axis=1)
         for one, spread in zip((small, large), spreads, strict=True)
     ]
     np.testing.assert_allclose(found, np.abs(means[0] - means[1]) / np.sqrt(2), rtol=1e-9)
@@ -209,7 +181,7 @@ def test_the_spread_is_that_of_the_mean_influence_at_one_size() -> None:
 
 def test_checkpoints_that_agree_have_no_spread() -> None:
     one = measured(0)
-    double = replace(one, task_influence=2 * one.task_influence)
+    double = scaled(one, 2)
     found = influence_spread([one, double, one])
     assert found is not None
     np.testing.assert_allclose(found, 0, atol=1e-12)

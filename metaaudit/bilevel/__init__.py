@@ -11,6 +11,8 @@ from metaaudit.bilevel.inner_method import InnerMethod
 from metaaudit.bilevel.objective import Objective, cross_entropy, over_tasks, unit_weights
 from metaaudit.bilevel.outer_ekfac import outer_bases, outer_factors
 from metaaudit.bilevel.progress import Advance
+from metaaudit.bilevel.query_outcome import QueryOutcome, query_outcome
+from metaaudit.bilevel.sampled_fisher import sampled_fisher_factor
 from metaaudit.bilevel.total_gradient import TaskGradients, batch_gradients, total_gradients
 from metaaudit.bilevel.total_hessian import FORMS, TotalHessian
 from metaaudit.bilevel.unrolled import Unrolled
@@ -31,6 +33,7 @@ __all__ = [
     "InnerProblem",
     "Linearised",
     "Objective",
+    "QueryOutcome",
     "Reptile",
     "TaskBatch",
     "TaskGradients",
@@ -43,6 +46,8 @@ __all__ = [
     "outer_bases",
     "outer_factors",
     "over_tasks",
+    "query_outcome",
+    "sampled_fisher_factor",
     "total_gradients",
     "unit_weights",
     "weight_derivatives",

@@ -96,6 +96,8 @@ class AdjointSolver:
         gradients: ``[n_tasks, n_params]`` total gradients of the training tasks.
         weight_decay: Outer L2 weight ``delta``.
         ekfac: The total Hessian in the Kronecker eigenbasis, where it is used.
+        factor: ``V [n_tasks * rows, n_params]``, the rows of a task together, with ``V^T V`` the
+            total Hessian: for the curvature ``sampled-fisher``.
     """
 
     config: InfluenceConfig
@@ -103,6 +105,7 @@ class AdjointSolver:
     gradients: Tensor
     weight_decay: float
     ekfac: Factors | None = None
+    factor: Tensor | None = None
 
     def solve(self, targets: Tensor) -> Adjoint:
         """Solves for every evaluation target.
@@ -119,7 +122,7 @@ class AdjointSolver:
             return Adjoint(targets, ())
         if self.config.curvature == "ekfac":
             attempts, spectrum = [self._by_ekfac(targets)], None
-        elif self.config.curvature == "task-fisher":
+        elif self.config.by_dual:
             attempts, spectrum = [self._by_dual(targets)], None
         else:
             attempts, spectrum = self._by_operator(targets)
@@ -139,20 +142,29 @@ class AdjointSolver:
         if self.config.curvature == "ekfac":  # its eigenvalues are those of all tasks
             factors = self._factors
             return lambda vectors: factors.apply(factors.eigenvalues, vectors)
-        if self.config.curvature == "task-fisher":
-            sizes = self.hessian.adaptation.task_set.query_sizes
-            factor = task_fisher_factor(self.gradients[rows], sizes[rows])
+        if self.config.by_dual:
+            factor = self._rows_of(rows)
             return lambda vectors: (vectors @ factor.T) @ factor
         return self.hessian.over(rows)
 
     @cached_property
-    def _fisher(self) -> Tensor:
+    def _low_rank(self) -> Tensor:
+        """``V`` whose ``V^T V`` is the curvature, or the task-Fisher where that is no such form."""
+        if self.config.curvature == "sampled-fisher":
+            assert self.factor is not None
+            return self.factor.double()
         sizes = self.hessian.adaptation.task_set.query_sizes
         return task_fisher_factor(self.gradients, sizes)
 
+    def _rows_of(self, tasks: list[int]) -> Tensor:
+        """The same over some of the tasks."""
+        n_tasks = len(self.gradients)
+        by_task = self._low_rank.reshape(n_tasks, -1, self._low_rank.shape[1])
+        return by_task[tasks].flatten(0, 1) * float(n_tasks / len(tasks)) ** 0.5
+
     def _first_damping(self) -> float:
         asked = self.config.damping
-        return auto_damping(self._fisher) if asked == "auto" else asked
+        return auto_damping(self._low_rank, len(self.gradients)) if asked == "auto" else asked
 
     def _by_dual(self, targets: Tensor) -> Attempt:
         damping = self._first_damping()
@@ -160,7 +172,7 @@ class AdjointSolver:
         if shift <= 0:
             raise self._singular(damping)
         try:
-            return Attempt(solve_low_rank(self._fisher, shift, targets), damping)
+            return Attempt(solve_low_rank(self._low_rank, shift, targets), damping)
         except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
             raise self._singular(damping) from None
 
@@ -257,10 +269,14 @@ class AdjointSolver:
         )
 
 
-def auto_damping(factor: Tensor) -> float:
-    """A tenth of the mean eigenvalue of ``V^T V`` in the span of the rows of ``V``."""
-    rank = min(factor.shape)
-    return AUTO_DAMPING * float((factor * factor).sum()) / rank
+def auto_damping(factor: Tensor, n_tasks: int) -> float:
+    """A tenth of the trace of ``V^T V`` for each dimension that the tasks' gradients span.
+
+    Args:
+        factor: ``V [rows, n_params]``.
+        n_tasks: Number of tasks, however many rows each has.
+    """
+    return AUTO_DAMPING * float((factor * factor).sum()) / min(n_tasks, factor.shape[1])
 
 
 def _warnings(attempts: list[Attempt], spectrum: Spectrum | None, delta: float) -> tuple[str, ...]:
@@ -274,7 +290,7 @@ def _warnings(attempts: list[Attempt], spectrum: Spectrum | None, delta: float) 
     ]
     if spectrum and last.damping > first.damping:
         found.append(
-            "the total Hessian has negative eigenvalues (smallest Ritz value "
+            "the Hessian has negative eigenvalues (smallest Ritz value "
             f"{spectrum.smallest:.2g}): damping was raised from {first.damping:.2g} to "
             f"{last.damping:.2g}"
         )

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag
 
-from metaaudit.config.section import CallableName, PositiveInt, Section
+from metaaudit.config.section import CallableName, PositiveFloat, PositiveInt, Section
 
 
 class NetworkConfig(Section):
@@ -22,23 +22,32 @@ class NetworkConfig(Section):
 
 
 class Conv4Config(NetworkConfig):
-    """Four blocks of 3x3 convolution, normalisation and ReLU, then a linear layer.
+    """Blocks of 3x3 convolution, normalisation and activation, then a linear layer.
 
     Attributes:
         hidden: Channels of every block.
+        blocks: Number of blocks.
         in_channels: Channels of an input image.
         ways: Classes of a task.
-        downsample: ``stride`` (stride-2 convolutions, then the mean over positions) or
-            ``max_pool`` (2x2 max pooling, then all positions flattened).
+        downsample: ``stride`` (stride-2 convolutions) or ``max_pool`` (2x2 max pooling).
         norm: Normalisation after every convolution.
+        activation: ``relu``, or ``softplus``, which has a second derivative everywhere.
+        features: What the linear layer sees: the ``mean`` over positions or all positions
+            (``flatten``); absent: ``mean`` with ``stride`` and ``flatten`` with ``max_pool``.
+        gain: Standard deviation of a convolution's initial weights times the root of its fan-in,
+            its biases being 0; absent: PyTorch's own, too small to learn without normalisation.
     """
 
     name: Literal["conv4"]
     hidden: PositiveInt = 32
+    blocks: PositiveInt = 4
     in_channels: PositiveInt = 1
     ways: PositiveInt = 5
     downsample: Literal["stride", "max_pool"] = "stride"
     norm: Literal["batch", "group", "none"] = "batch"
+    activation: Literal["relu", "softplus"] = "relu"
+    features: Literal["mean", "flatten"] | None = None
+    gain: PositiveFloat | None = None
 
 
 class MlpConfig(NetworkConfig):

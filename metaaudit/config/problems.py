@@ -26,6 +26,7 @@ _EXPECTED = {
     "list_type": "a list",
     "dict_type": _SECTION,
     "model_type": _SECTION,
+    "model_attributes_type": _SECTION,
     "literal_error": "{expected}",
     "greater_than": "a number above {gt:g}",
     "greater_than_equal": "a number of at least {ge:g}",
@@ -40,10 +41,9 @@ _KINDS = {
     "model": ("name", f"name: {_built_in_models} or factory: module:callable"),
     "learner": ("name", f"name: {'|'.join(TAGGED['learner'])}"),
     "tasks": ("format", f"format: {'|'.join(TAGGED['tasks'])}"),
+    "experiments": ("kind", f"kind: {'|'.join(TAGGED['experiments'])}"),
 }
 """The key that tells the kinds of a section apart, and what to say for each."""
-
-_UNKNOWN_KIND = [(name,) for name in _KINDS]
 
 
 def first_problem(error: ValidationError, document: Document, name: str) -> ConfigError:
@@ -78,26 +78,26 @@ def _locate(loc: Sequence[str | int]) -> tuple[KeyPath, type[Section]]:
         key = rest.pop(0)
         path.append(key)
         field = section.model_fields.get(str(key))
+        if field is not None and rest and isinstance(rest[0], int) and _sections(field.annotation):
+            path.append(rest.pop(0))  # a list of sections
         if field is None or not rest:
             break
+        below = _sections(field.annotation)
         if key in TAGGED:  # pydantic puts the kind of the section after the key
             section = TAGGED[str(key)][str(rest.pop(0))]
-        elif below := _section_of(field.annotation):
-            section = below
+        elif len(below) == 1:
+            section = below[0]
         else:  # a plain value: what follows is a position in a list or pydantic's name of a type
             path += [item for item in rest if isinstance(item, int)]
             break
     return tuple(path), section
 
 
-def _section_of(annotation: Any) -> type[Section] | None:
-    """The section that a key holds, perhaps optionally; ``None`` for a plain value."""
-    kinds = [
-        kind
-        for kind in (annotation, *get_args(annotation))
-        if isinstance(kind, type) and issubclass(kind, Section)
-    ]
-    return kinds[0] if len(kinds) == 1 else None
+def _sections(annotation: Any) -> list[type[Section]]:
+    """The kinds of section that a key holds, perhaps optionally or in a list."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return [annotation]
+    return [kind for inner in get_args(annotation) for kind in _sections(inner)]
 
 
 def _origin(document: Document, path: KeyPath, name: str) -> str:
@@ -119,21 +119,26 @@ def _explain(found: list[ErrorDetails]) -> tuple[str, str, str]:
         return "is missing", "", "add the key"
     if kind == "value_error":
         return str(first["ctx"]["error"]), "", ""
-    if first["loc"] in _UNKNOWN_KIND and isinstance(value, dict):
+    if section := _of_unknown_kind(first):
         named = [value[key] for key in _kind_key(first)]
         what = f"got {_shown(named[0])}" if named else "does not say of which kind it is"
-        section = str(first["loc"][0])
         close = _nearest(named[0], list(TAGGED[section])) if named else ""
         return what, _KINDS[section][1], close
     expected = " or ".join(dict.fromkeys(_expected(details) for details in found))
     return f"got {_shown(value)}", expected, _nearest(value, expected.split("'")[1::2])
 
 
+def _of_unknown_kind(details: ErrorDetails) -> str:
+    """What is of no known kind: the name of a section or of a list of them; else nothing."""
+    name = next((key for key in reversed(details["loc"]) if isinstance(key, str)), "")
+    return name if name in _KINDS and isinstance(details["input"], dict) else ""
+
+
 def _kind_key(details: ErrorDetails) -> tuple[str, ...]:
     """The key at fault if it names no known kind of section; else nothing."""
-    if details["loc"] in _UNKNOWN_KIND and isinstance(details["input"], dict):
-        key = _KINDS[str(details["loc"][0])][0]
-        return (key,) if key in details["input"] else ()
+    section = _of_unknown_kind(details)
+    if section and _KINDS[section][0] in details["input"]:
+        return (_KINDS[section][0],)
     return ()
 
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import Field, model_validator
 
 from metaaudit.config.compute import ComputeConfig
+from metaaudit.config.evaluate import EXPERIMENTS, EvaluateConfig
 from metaaudit.config.gate import GateConfig
 from metaaudit.config.influence import InfluenceConfig
 from metaaudit.config.learner import (
@@ -19,6 +20,7 @@ from metaaudit.config.learner import (
 )
 from metaaudit.config.mislabel import MislabelConfig
 from metaaudit.config.model import MODELS, ModelConfig
+from metaaudit.config.plant import PlantConfig
 from metaaudit.config.section import Section
 from metaaudit.config.tasks import FORMATS, TasksConfig
 from metaaudit.config.training import TrainingConfig
@@ -38,10 +40,12 @@ class Config(Section):
     checkpoint: Path | Annotated[list[Path], Field(min_length=1)]
     rename: dict[str, str] = Field(default_factory=dict)
     tasks: TasksConfig
+    plant: PlantConfig = PlantConfig()
     training: TrainingConfig = TrainingConfig()
     influence: InfluenceConfig = InfluenceConfig()
     mislabel: MislabelConfig = MislabelConfig()
     gate: GateConfig = GateConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
     compute: ComputeConfig = ComputeConfig()
 
     @property
@@ -96,5 +100,7 @@ TAGGED: dict[str, dict[str, type[Section]]] = {
     "model": MODELS,
     "learner": LEARNERS,
     "tasks": FORMATS,
+    "experiments": EXPERIMENTS,
 }
-"""The sections of ``Config`` that come in several kinds, by the name that pydantic gives each."""
+"""The sections that come in several kinds, by the name that pydantic gives each; ``experiments``
+is a list of them."""

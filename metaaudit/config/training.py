@@ -17,6 +17,7 @@ class TrainingConfig(Section):
         schedule: ``cosine`` decays the rate to zero over all epochs.
         weight_decay: L2 weight ``delta`` of the outer objective; the influence uses it too.
         seed: Seed of the initial weights and the order of tasks.
+        snapshots: Every so many epochs a numbered checkpoint is kept; absent: none.
     """
 
     epochs: PositiveInt = 40
@@ -25,3 +26,4 @@ class TrainingConfig(Section):
     schedule: Literal["cosine", "constant"] = "cosine"
     weight_decay: NonNegativeFloat = 0.0
     seed: Seed = 0
+    snapshots: PositiveInt | None = None

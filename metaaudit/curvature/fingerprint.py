@@ -22,11 +22,15 @@ COMPUTING = (
 
 
 @cache
-def code_hash() -> str:
-    """SHA-256 of the source of everything between stored pixels and cached numbers."""
+def code_hash(patterns: tuple[str, ...] = COMPUTING) -> str:
+    """SHA-256 of the source of everything between stored pixels and cached numbers.
+
+    Args:
+        patterns: Its files, below the package's folder.
+    """
     digest = hashlib.sha256()
     root = Path(__file__).parents[1]
-    for pattern in COMPUTING:
+    for pattern in patterns:
         for path in sorted(root.glob(pattern)):
             digest.update(f"{path.relative_to(root).as_posix()}\0".encode())
             digest.update(path.read_bytes())

@@ -73,10 +73,17 @@ def _weights(run: SavedRun, checkpoint: Path) -> list[str]:
 
 
 def _tasks(run: SavedRun, new: Path) -> list[str]:
+    plain = ["plant={}"] if _planted(run) else []
     if not needs_evaluation_copy(run):
-        return [f"tasks.train={_yaml(new)}"]
+        return [f"tasks.train={_yaml(new)}", *plain]
     section = {"format": "episodes", "train": str(new), "eval": str(evaluation_copy(new))}
-    return [f"tasks={_json(section)}"]
+    return [f"tasks={_json(section)}", *plain]
+
+
+def _planted(run: SavedRun) -> bool:
+    """Whether labels were changed on purpose, as a pruned copy has them: not to do so again."""
+    section = run.manifest["config"].get("plant", {})
+    return any(share for key, share in section.items() if key not in ("corrupted_labels", "seed"))
 
 
 def _yaml(path: Path) -> str:

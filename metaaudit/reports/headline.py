@@ -12,6 +12,14 @@ COUPLED = (
 )
 
 
+BLIND = {
+    "loss": "the loss after adaptation",
+    "grad-norm": "the norm of the gradient",
+    "random": "a random number",
+}
+"""Methods whose scores are the same whatever is evaluated on."""
+
+
 def run_name(run: SavedRun) -> str:
     """The name of the run's folder."""
     return run.path.resolve().name
@@ -39,8 +47,20 @@ def warnings(run: SavedRun) -> list[str]:
 
 
 def notes(run: SavedRun) -> list[str]:
-    """What a reader has to know of how the network makes its predictions."""
-    return [COUPLED] if run.manifest.get("coupled") else []
+    """What a reader has to know of how the scores came about."""
+    method = run.manifest["solver"]["method"]
+    coupled = [COUPLED] if run.manifest.get("coupled") else []
+    return [*([] if method == "task-if" else [scored_by(method)]), *coupled]
+
+
+def scored_by(method: str) -> str:
+    """What the column influence holds, by another method than the usual one."""
+    if method in BLIND:
+        return (
+            f"The influence here is no influence but {BLIND[method]} (method {method}), which "
+            "looks at no evaluation task: it does not say what harms."
+        )
+    return f"The influence here is by the method {method}, not by the total Hessian."
 
 
 def gate_line(outcome: Outcome) -> str:

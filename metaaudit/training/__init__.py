@@ -1,9 +1,10 @@
 """Reference meta-training, and planted noise to test an audit with."""
 
-from metaaudit.training.checkpointing import TrainingFiles
+from metaaudit.training.checkpointing import TrainingFiles, fingerprint
 from metaaudit.training.meta_trainer import MetaTrainer
-from metaaudit.training.planting import Planted, flip_labels, plant
+from metaaudit.training.planting import Planted, flip_labels, plant, planted
 from metaaudit.training.state import Epoch, TrainingState
+from metaaudit.training.trainable import check_trainable
 
 __all__ = [
     "Epoch",
@@ -11,6 +12,9 @@ __all__ = [
     "Planted",
     "TrainingFiles",
     "TrainingState",
+    "check_trainable",
+    "fingerprint",
     "flip_labels",
     "plant",
+    "planted",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 from dataclasses import dataclass
@@ -25,11 +26,13 @@ class TrainingFiles:
         checkpoint: The weights (safetensors), with the recipe in the metadata.
         recipe: Hyperparameters, as JSON.
         fingerprint: SHA-256 of all that the run depends on.
+        snapshots: Every so many epochs a numbered checkpoint is kept; ``None``: none.
     """
 
     checkpoint: Path
     recipe: str
     fingerprint: str
+    snapshots: int | None = None
 
     @classmethod
     def of(cls, config: Config, task_set: TaskSet, source: str) -> TrainingFiles:
@@ -59,10 +62,10 @@ class TrainingFiles:
                 "change checkpoint in the configuration",
             )
         sections = config.model_dump(mode="json", include={"model", "learner", "training"})
+        del sections["training"]["snapshots"]  # which change nothing in what is learnt
         recipe = json.dumps(sections, sort_keys=True)
-        parts = [recipe, config.compute.dtype, task_set.content_hash, source]
-        fingerprint = hashlib.sha256("\0".join(parts).encode()).hexdigest()
-        return cls(config.checkpoint, recipe, fingerprint)
+        depends_on = fingerprint(recipe, config, task_set, source)
+        return cls(config.checkpoint, recipe, depends_on, config.training.snapshots)
 
     @property
     def state(self) -> Path:
@@ -74,13 +77,35 @@ class TrainingFiles:
         """The training log, CSV."""
         return self.checkpoint.with_suffix(".log.csv")
 
+    def snapshot(self, epoch: int) -> Path:
+        """The numbered checkpoint of an epoch."""
+        return self.checkpoint.with_suffix(f".epoch-{epoch:03}.safetensors")
+
+    def snapshot_epochs(self, last: int) -> list[int]:
+        """Epochs up to ``last`` after which there is a numbered checkpoint."""
+        return list(range(self.snapshots, last + 1, self.snapshots)) if self.snapshots else []
+
+    def remove_snapshots(self) -> None:
+        """Removes the numbered checkpoints of another run of this name."""
+        name = glob.escape(self.checkpoint.stem)
+        for path in sorted(self.checkpoint.parent.glob(f"{name}.epoch-*.safetensors")):
+            if _is_snapshot(path):
+                path.unlink()
+
     def save(self, state: TrainingState) -> None:
-        """Writes all three files, each atomically; the checkpoint last."""
+        """Writes all files, each atomically; the checkpoint last.
+
+        A numbered one comes first: training that stops here and resumes writes it again.
+        """
         metadata = {"metaaudit": __version__, "fingerprint": self.fingerprint}
+        weights = {**metadata, "recipe": self.recipe, "epoch": str(state.epoch)}
+        weights["lr"] = repr(state.log[-1].lr)
+        if state.epoch in self.snapshot_epochs(state.epoch):
+            kept = {**weights, "snapshot": "true"}
+            write_checkpoint(self.snapshot(state.epoch), state.params, kept)
         write_checkpoint(self.state, state.tensors(), {**metadata, **state.metadata()})
         write_text(self.log, state.csv())
-        metadata |= {"recipe": self.recipe, "epoch": str(state.epoch)}
-        write_checkpoint(self.checkpoint, state.params, metadata)
+        write_checkpoint(self.checkpoint, state.params, weights)
 
     def load(self, like: Params) -> TrainingState:
         """Reads the state to resume from.
@@ -105,3 +130,17 @@ class TrainingFiles:
             raise CheckpointError(
                 self.state, f"is damaged ({error})", remedy="train anew with --overwrite"
             ) from None
+
+
+def fingerprint(recipe: str, config: Config, task_set: TaskSet, source: str) -> str:
+    """SHA-256 of all that a run of a recipe, as a checkpoint has it, depends on."""
+    parts = [recipe, config.compute.dtype, task_set.content_hash, source]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def _is_snapshot(path: Path) -> bool:
+    """Whether a file is a numbered checkpoint that training wrote."""
+    try:
+        return "snapshot" in read_checkpoint(path).metadata
+    except CheckpointError:
+        return False

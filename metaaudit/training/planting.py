@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from metaaudit.config.plant import PlantConfig
+from metaaudit.errors import ConfigError, TaskSetError
 from metaaudit.inputs.task_set import SETS, Ints, SetName, Task, TaskSet
 
 COLUMNS = ("task_id", "set", "index", "true_label", "planted_label", "kind")
@@ -24,6 +26,7 @@ class Planted:
         permuted: Positions of tasks whose query labels follow another class mapping.
         wrong: ``[n_instances]``: whether the label was changed, in the set's order of instances.
         clean: The tasks as they were.
+        corrupted: Positions of tasks chosen as a whole, to have a share of their labels flipped.
     """
 
     task_set: TaskSet
@@ -31,6 +34,14 @@ class Planted:
     permuted: tuple[int, ...]
     wrong: npt.NDArray[np.bool_]
     clean: TaskSet
+    corrupted: tuple[int, ...] = ()
+
+    @property
+    def by_kind(self) -> dict[str, tuple[int, ...]]:
+        """Positions of the changed tasks, by the one kind of noise that each has."""
+        single = tuple(row for row in self.flipped if row not in set(self.corrupted))
+        kinds = {"corrupted": self.corrupted, "permuted": self.permuted, "flipped": single}
+        return {kind: rows for kind, rows in kinds.items() if rows}
 
     def csv(self) -> str:
         """One line for every changed label, with the columns ``COLUMNS``."""
@@ -44,6 +55,55 @@ class Planted:
                 kind = "permuted" if row in self.permuted else "flipped"
                 writer.writerow([before.task_id, name, index, *labels, kind])
         return out.getvalue()
+
+
+def planted(task_set: TaskSet, config: PlantConfig) -> Planted:
+    """Plants all that a ``plant`` section asks for.
+
+    A task is corrupted or permuted or neither; flips fall on the instances of the tasks left.
+
+    Args:
+        task_set: Correct tasks.
+        config: The section; with all shares 0 nothing changes.
+
+    Raises:
+        ConfigError: A share comes to less than one task or label.
+        TaskSetError: A task has one class.
+    """
+    for task in task_set.tasks:
+        if len(np.unique(task.support_y)) < 2:
+            raise TaskSetError(
+                task.task_id, "has one class: no label can be wrong", remedy="remove `plant`"
+            )
+    n_tasks = len(task_set)
+    corrupted = _number("corrupted", config.corrupted, n_tasks, "tasks")
+    permuted = _number("permuted", config.permuted, n_tasks, "tasks")
+    whole = plant(
+        task_set,
+        flip_tasks=corrupted,
+        flip_share=config.corrupted_labels,
+        permute_tasks=min(permuted, n_tasks - corrupted),  # both are rounded, perhaps up
+        seed=config.seed,
+    )
+    share = config.flips or config.confusable
+    if not share:
+        return whole
+    taken = {*whole.corrupted, *whole.permuted}
+    left = [row for row in range(n_tasks) if row not in taken]
+    rest, confusable = task_set.select(left), config.confusable > 0
+    key = "confusable" if confusable else "flips"
+    _number(key, share, rest.n_instances, "labels in the tasks left alone")
+    single = flip_labels(rest, share, seed=config.seed, confusable=confusable)
+    tasks = list(whole.task_set.tasks)
+    for row, task in zip(left, single.task_set.tasks, strict=True):
+        tasks[row] = task
+    both = TaskSet(task_set.pool, tuple(tasks))
+    return replace(
+        whole,
+        task_set=both,
+        flipped=tuple(sorted({*whole.flipped, *(left[row] for row in single.flipped)})),
+        wrong=_differing(both, task_set),
+    )
 
 
 def plant(
@@ -73,17 +133,10 @@ def plant(
         tasks[row] = _flip(tasks[row], flip_share, rng)
     for row in permuted:
         tasks[row] = _permute(tasks[row], rng)
-    changed = [
-        tasks[row].labels(name)[index] != task_set.tasks[row].labels(name)[index]
-        for row, name, index in task_set.instances()
-    ]
-    return Planted(
-        TaskSet(task_set.pool, tuple(tasks)),
-        tuple(sorted(flipped)),
-        tuple(sorted(permuted)),
-        np.array(changed, dtype=np.bool_),
-        task_set,
-    )
+    found = TaskSet(task_set.pool, tuple(tasks))
+    rows = tuple(sorted(flipped))
+    wrong = _differing(found, task_set)
+    return Planted(found, rows, tuple(sorted(permuted)), wrong, task_set, corrupted=rows)
 
 
 def flip_labels(
@@ -129,6 +182,26 @@ def flip_labels(
     return Planted(TaskSet(task_set.pool, tasks), flipped, (), wrong, task_set)
 
 
+def _number(key: str, share: float, total: int, what: str) -> int:
+    """How many a share comes to.
+
+    Raises:
+        ConfigError: None, though some were asked for.
+    """
+    number = round(share * total)
+    if share and not number:
+        raise ConfigError(
+            f"plant.{key}", f"is {share:g} of {total} {what}, less than one", "a larger share"
+        )
+    return number
+
+
+def _differing(after: TaskSet, before: TaskSet) -> npt.NDArray[np.bool_]:
+    """``[n_instances]``: whether a label is another one."""
+    pairs = zip(after.tasks, before.tasks, strict=True)
+    return np.concatenate([one.pooled_labels != other.pooled_labels for one, other in pairs])
+
+
 def _nearest_class(task_set: TaskSet, row: int, label: int) -> int:
     """The other class of a task whose mean image is nearest to that of a class."""
     task = task_set.tasks[row]
@@ -151,7 +224,7 @@ def _flip(task: Task, share: float, rng: np.random.Generator) -> Task:
 
 
 def _permute(task: Task, rng: np.random.Generator) -> Task:
-    ways = int(task.query_y.max()) + 1
+    ways = int(task.pooled_labels.max()) + 1
     # A random cycle through all classes moves every one of them.
     cycle = rng.permutation(ways)
     renamed = np.empty(ways, dtype=np.int64)

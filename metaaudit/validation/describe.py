@@ -23,7 +23,7 @@ def validate(config: Config, sheet: Path | None = None) -> list[str]:
     """
     problem = prepare(config)
     lines = data_lines(problem.train, problem.evaluation)
-    warnings = data_warnings(problem.train, problem.evaluation)
+    warnings = [*problem.warnings, *data_warnings(problem.train, problem.evaluation)]
     for path in config.checkpoints:
         weights = load_weights(problem, path)
         fit = measure(problem, weights.params)

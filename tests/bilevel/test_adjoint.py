@@ -16,6 +16,7 @@ from metaaudit.bilevel import (
     curvature_scale,
     outer_bases,
     outer_factors,
+    sampled_fisher_factor,
 )
 from metaaudit.bilevel.adjoint import auto_damping
 from metaaudit.config.influence import SOLVERS, InfluenceConfig
@@ -52,6 +53,8 @@ class Case:
         self.gradients = unrolled_gradients(*self.parts)
         self.targets = gaussian(2, self.size)
         self.factors = self._factors()
+        terms = fisher_terms(self.objective.mean_loss, "true")
+        self.rows = sampled_fisher_factor(self.adaptation, terms, probes=3, seed=0)
 
     @property
     def size(self):
@@ -74,10 +77,12 @@ class Case:
         form = curvature if curvature in FORMS else "exact"
         hessian = TotalHessian.of(self.adaptation, form)
         config = InfluenceConfig(curvature=curvature, **settings)
-        return AdjointSolver(config, hessian, self.gradients, delta, self.factors)
+        return AdjointSolver(config, hessian, self.gradients, delta, self.factors, self.rows)
 
     def matrix(self, curvature):
         """The curvature without shift."""
+        if curvature == "sampled-fisher":
+            return self.rows.T @ self.rows
         if curvature == "task-fisher":
             return M / N_TASKS * self.gradients.T @ self.gradients
         if curvature == "ekfac":
@@ -104,14 +109,19 @@ def case():
 def test_every_curvature_and_solver_gives_the_dense_answer(case, curvature, solver):
     adjoint = case.solver(curvature, solver=solver, damping=3.0, **EXACTLY).solve(case.targets)
     assert_close({"": adjoint.direction}, {"": case.solved(curvature, 3.0 + DELTA)}, 1e-9)
-    direct = {"task-fisher": "dual", "ekfac": "ekfac", "jacobian": "gmres"}.get(curvature, "cg")
+    direct = {
+        "task-fisher": "dual",
+        "sampled-fisher": "dual",
+        "ekfac": "ekfac",
+        "jacobian": "gmres",
+    }.get(curvature, "cg")
     assert adjoint.solution.solver == (direct if solver == "auto" else solver)
     assert adjoint.solution.converged and adjoint.warnings == ()
     assert len(adjoint.attempts) == 1 and adjoint.damping == 3.0
 
 
 def test_dot_solves_nothing(case):
-    adjoint = case.solver(method="dot").solve(case.targets)
+    adjoint = case.solver("sampled-fisher", method="dot").solve(case.targets)
     assert torch.equal(adjoint.direction, case.targets)
     assert adjoint.attempts == () and adjoint.solution is None and adjoint.damping == 0
 
@@ -155,7 +165,7 @@ def test_automatic_damping_is_a_tenth_of_the_mean_eigenvalue_in_the_span():
     for shape in ((4, 9), (9, 4)):
         factor = gaussian(*shape)
         eigenvalues = torch.linalg.eigvalsh(factor.T @ factor)[-4:]
-        assert auto_damping(factor) == pytest.approx(0.1 * float(eigenvalues.mean()), rel=1e-12)
+        assert auto_damping(factor, 4) == pytest.approx(0.1 * float(eigenvalues.mean()), rel=1e-12)
 
 
 @pytest.mark.parametrize("curvature", ["task-fisher", "instance-fisher"])
@@ -179,14 +189,16 @@ def test_what_the_curvature_is_compared_with_along_the_solution(case, curvature)
     assert scale.approximate == pytest.approx(expected, rel=1e-9)
 
 
-@pytest.mark.parametrize("curvature", ["task-fisher", "ggn"])
+@pytest.mark.parametrize("curvature", ["sampled-fisher", "task-fisher", "ggn"])
 def test_few_tasks_are_compared_with_the_same_few(case, curvature):
     u, ends = torch.ones(case.size, dtype=torch.float64), [0, N_TASKS - 1]
     exact = TotalHessian(case.adaptation)
     scale = curvature_scale(exact, case.solver(curvature).approximation, u, n_tasks=2)
     gradients = case.gradients[ends]
+    rows = case.rows.unflatten(0, (N_TASKS, -1))[ends].flatten(0, 1)
     expected = {
         "exact": exact.over(ends)(case.eye),
+        "sampled-fisher": N_TASKS / 2 * rows.T @ rows,
         "task-fisher": M / 2 * gradients.T @ gradients,
         "ggn": TotalHessian(case.adaptation.over(ends), "ggn")(case.eye),
     }

@@ -267,7 +267,7 @@ def test_findings_and_manifest_are_json_without_nan(run: Path) -> None:
         if one["rule"] == "mislabeled" and one["flagged"]
     ] == mislabeled
     manifest = strict_json(run / "manifest.json")
-    assert manifest["config"]["influence"]["curvature"] == "task-fisher"
+    assert manifest["config"]["influence"]["curvature"] == "sampled-fisher"
     (checkpoint,) = manifest["checkpoints"]
     assert len(checkpoint["sha256"]) == 64
     assert manifest["coverage"] == {

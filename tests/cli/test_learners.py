@@ -42,7 +42,7 @@ def test_trains_and_scores(tmp_path: Path, name: str) -> None:
     succeeds(case.cli("train"))
     run = case.score()
     found = manifest(run)
-    expected = "jacobian" if name in FIELDS else "task-fisher"
+    expected = "jacobian" if name in FIELDS else "sampled-fisher"
     assert found["solver"]["curvature"] == expected
     assert found["config"]["learner"]["name"] == name
     with h5py.File(run / "scores.h5") as scores:

@@ -52,7 +52,8 @@ BAD_OVERRIDES = [
     ("trainng.epochs=1", ["trainng: unknown key", "did you mean 'training'?"]),
     ("influence.damping=x", ["got 'x'", "'auto' or a number"]),
     ("influence.damping=-1", ["got -1", "'auto' or a number of at least 0"]),
-    ("influence.solver=cg", ["'cg' does not solve curvature 'task-fisher'"]),
+    ("influence.solver=cg", ["'cg' does not solve curvature 'sampled-fisher'"]),
+    ("influence={curvature: ggn, probes: 4}", ["probes is for curvature 'sampled-fisher'"]),
     ("influence.fdr=1", ["got 1", "a number of at most 0.25"]),
     ("learner.name=mml", ["got 'mml'", "did you mean 'maml'?"]),
     ("learner.name=imaml", ["learner.proximity: is missing"]),
@@ -119,6 +120,25 @@ BAD_OVERRIDES = [
     ("mislabel.steps=0", ["mislabel.steps: got 0"]),
     ("gate={noisy: }", ["noisy is named without a value; write noisy: {}"]),
     ("gate={noisy: {fdr: 0.25}}", ["noisy.fdr is 0.25, above release 0.2"]),
+    ("evaluate.jobs=0", ["evaluate.jobs: got 0", "a number above 0"]),
+    ("evaluate.experiments=[]", ["got []", "at least 1 of them"]),
+    ("evaluate.experiments=[3]", ["experiments.0: got 3", "a section of keys and values"]),
+    ("evaluate.experiments=[{}]", ["experiments.0: does not say of which kind", "kind: lds|"]),
+    ("evaluate.experiments=[{kind: ldss}]", ["0.kind: got 'ldss'", "did you mean 'lds'?"]),
+    ("evaluate.experiments=[{kind: lds, sed: 2}]", ["experiments.0.sed: unknown key", "'seed'?"]),
+    (
+        "evaluate.experiments=[{kind: drift}, {kind: editing, fractions: [0.1, 2]}]",
+        ["evaluate.experiments.1.fractions.1: got 2", "a number below 1"],
+    ),
+    (
+        "evaluate.experiments=[{kind: lds, candidates: [{name: x, checkpoints: 0}]}]",
+        ["evaluate.experiments.0.candidates.0.checkpoints: got 0"],
+    ),
+    ("evaluate.experiments=[{kind: agreement}]", ["experiments.0.reference: is missing"]),
+    (
+        "evaluate.experiments=[{kind: lds, candidates: [{name: x}, {name: x}]}]",
+        ["two candidates of 'lds' have one name"],
+    ),
     ("model.name.x=1", ["model.name is a value, not a section"]),
     ("no-equals", ["--set section.key=value"]),
     ("=3", ["--set section.key=value"]),
@@ -254,7 +274,7 @@ def test_each_curvature_takes_its_solvers_and_no_other(tmp_path: Path, curvature
 @pytest.mark.parametrize("name", ["fomaml", "reptile"])
 def test_a_learner_that_follows_a_field_has_its_jacobian(tmp_path: Path, name: str) -> None:
     path = write(tmp_path, MINIMAL + "influence: {fdr: 0.1}\n")
-    assert load_config(path).influence.curvature == "task-fisher"
+    assert load_config(path).influence.curvature == "sampled-fisher"
     influence = load_config(path, [f"learner.name={name}"]).influence
     assert (influence.curvature, influence.fdr) == ("jacobian", 0.1)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from metaaudit.config import load_config, template_text, write_template
+from metaaudit.config.evaluate import EXPERIMENTS
 from metaaudit.config.influence import InnerConfig
 from metaaudit.config.section import Section
 from metaaudit.config.strict_yaml import parse_yaml
@@ -144,6 +145,20 @@ def test_commented_keys_are_valid_for_what_they_belong_to(tmp_path: Path) -> Non
     path.write_text(with_commented_keys(), encoding="utf-8")
     config = load_config(path, ["influence.derivative=implicit"])
     assert config.influence.inner == InnerConfig()
+
+
+def test_commented_experiments_are_those_by_default(tmp_path: Path) -> None:
+    before, experiments = template_text().split("#   experiments:\n")
+    block, after = experiments.split("\n\n", 1)
+    path = tmp_path / "c.yaml"
+    own = re.sub("^# ", "", f"#   experiments:\n{block}", flags=re.MULTILINE)
+    path.write_text(f"{before}{own}\n\n{after}", encoding="utf-8")
+    found = load_config(path).evaluate.experiments
+    assert [one.kind for one in found] == list(EXPERIMENTS)
+    for one in found:
+        if one.kind != "agreement":  # which has no defaults
+            assert one == EXPERIMENTS[one.kind].model_validate({"kind": one.kind})
+        assert one.model_fields_set == set(type(one).model_fields)
 
 
 def test_template_is_never_overwritten(tmp_path: Path) -> None:

@@ -91,7 +91,8 @@ def test_instances_are_removed_from_a_checkpoint_too(case: Case) -> None:
 
 
 KINDS: dict[str, dict[str, Any]] = {
-    "task-fisher": {},
+    "sampled-fisher": {},
+    "task-fisher": {"influence.curvature": "task-fisher"},
     "ekfac": {"influence.curvature": "ekfac"},
     "implicit": {"influence.derivative": "implicit"},
     "fomaml": {"learner.name": "fomaml"},
@@ -116,6 +117,11 @@ def test_every_learner_and_curvature_can_be_edited(tmp_path: Path, kind: str, dr
     case.score("again", "--set", f"checkpoint={path}")
 
 
+def scored_by(manifest: dict[str, Any], method: str) -> None:
+    """A run by another method, which does not read all keys."""
+    manifest["config"]["influence"] = {"method": method}
+
+
 UNEDITABLE: dict[str, tuple[Callable[[dict[str, Any]], object], Args, str]] = {
     "several checkpoints": (
         lambda manifest: manifest["checkpoints"].append(manifest["checkpoints"][0]),
@@ -123,9 +129,14 @@ UNEDITABLE: dict[str, tuple[Callable[[dict[str, Any]], object], Args, str]] = {
         "would have to choose among the 2 checkpoints",
     ),
     "no curvature": (
-        lambda manifest: manifest["config"]["influence"].update(method="dot"),
+        lambda manifest: scored_by(manifest, "dot"),
         NOISY,
         "was scored by influence.method: dot",
+    ),
+    "another curvature than the total Hessian's": (
+        lambda manifest: scored_by(manifest, "direct-if"),
+        NOISY,
+        "was scored by influence.method: direct-if, which does not solve with the total Hessian",
     ),
     "no transpose": (
         lambda manifest: manifest["config"]["influence"].update(

@@ -21,7 +21,8 @@ from metaaudit.bilevel import (
     weight_derivatives,
 )
 from metaaudit.config.influence import InfluenceConfig
-from metaaudit.editing import Jacobian, removal_step, weight_gradient
+from metaaudit.editing import Jacobian, removal_step
+from metaaudit.influence import weight_gradient
 from metaaudit.learners import MAML
 from metaaudit.pruning import PruneItem, PrunePlan
 from metaaudit.pruning.plan import Counts

@@ -1,0 +1,140 @@
+"""All that an audit can rank labels and tasks by, at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from metaaudit.config.mislabel import Signal
+from metaaudit.curvature import Network
+from metaaudit.errors import ModelError
+from metaaudit.fidelity.workbench import Workbench
+from metaaudit.label_stages import LabelStages
+from metaaudit.labelnoise import Evidence, LabelNoise, detect, judge
+from metaaudit.labelnoise.detection import signal_values
+from metaaudit.loading import Problem, Weights
+from metaaudit.measuring import Measured, averaged, measure
+from metaaudit.stages import Stages
+
+Floats = npt.NDArray[np.float64]
+
+APART: tuple[Signal, ...] = ("leave-one-out", "self-influence", "own-influence")
+"""Signals that need evidence of their own."""
+
+SHARED: Signal = "combined"
+"""The signal with whose evidence come all the others'."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """What an audit knows of labels and tasks, over all checkpoints.
+
+    Attributes:
+        noise: What it makes of the configured signal.
+        labels: ``[n_instances]`` by signal, higher where a label is more suspicious.
+        tasks: ``[n_tasks]`` by signal, likewise.
+        warnings: One line for each thing that did not go as asked, or is left out.
+    """
+
+    noise: LabelNoise
+    labels: dict[str, Floats]
+    tasks: dict[str, Floats]
+    warnings: tuple[str, ...]
+
+    @classmethod
+    def of(cls, bench: Workbench) -> Known:
+        """Computes every signal with every checkpoint, averaged as ``score`` does."""
+        problem, warnings = bench.problem, []
+        network = None
+        try:
+            network = problem.layers()
+        except ModelError as error:
+            if _needs_layers(problem):
+                raise
+            warnings.append(f"self-influence is left out, which needs EK-FAC: {error}")
+        several = len(bench.weights) > 1
+        each = [
+            _Checkpoint.of(bench, weights, network, f" of checkpoint {number}" if several else "")
+            for number, weights in enumerate(bench.weights, start=1)
+        ]
+        mean = averaged([one.measured for one in each])
+        noise = detect(
+            problem.train,
+            mean.evidence,
+            problem.evaluation,
+            mean.trusted_evidence,
+            problem.config.mislabel,
+        )
+        return cls(
+            noise,
+            {**_label_signals(problem, each), "influence": mean.scores.instance_influence},
+            {
+                "label_noise": noise.label_noise,
+                "contradiction": noise.contradictions.ratio,
+                "influence": mean.scores.task_influence.mean(axis=1),
+                "loss": mean.outer_loss,
+                "grad-norm": mean.grad_norm,
+            },
+            (*warnings, *mean.warnings, *noise.warnings),
+        )
+
+
+@dataclass(frozen=True)
+class _Checkpoint:
+    """What one checkpoint says.
+
+    Attributes:
+        measured: All that ``score`` computes.
+        evidence: By signal, of the training and of the evaluation labels.
+    """
+
+    measured: Measured
+    evidence: dict[Signal, tuple[Evidence, Evidence]]
+
+    @classmethod
+    def of(
+        cls, bench: Workbench, weights: Weights, network: Network | None, of: str
+    ) -> _Checkpoint:
+        problem = bench.problem
+        parts = (weights, bench.cache, bench.messages, network, of)
+        stages = Stages.of_checkpoint(problem, *parts)
+        signals = [SHARED, *(one for one in APART if network or one != "self-influence")]
+        return cls(measure(stages), {one: _evidence(stages, one) for one in signals})
+
+    def saying(self, signal: Signal) -> Measured:
+        """What ``score`` computes, with the evidence of another signal."""
+        ours, theirs = self.evidence[signal]
+        return replace(self.measured, evidence=ours, trusted_evidence=theirs)
+
+
+def _evidence(stages: Stages, signal: Signal) -> tuple[Evidence, Evidence]:
+    problem = stages.problem
+    mislabel = problem.config.mislabel.model_copy(update={"signal": signal})
+    config = problem.config.model_copy(update={"mislabel": mislabel})
+    asked = replace(stages, problem=replace(problem, config=config))
+    labels = LabelStages(asked)
+    return (
+        labels.evidence(problem.train, asked.training_adaptation()),
+        labels.evidence(problem.evaluation, asked.evaluation_adaptation()),
+    )
+
+
+def _label_signals(problem: Problem, each: list[_Checkpoint]) -> dict[str, Floats]:
+    means = {
+        kind: averaged([one.saying(kind) for one in each]).evidence for kind in each[0].evidence
+    }
+    judgement = judge(means[SHARED].crossfit, problem.train)
+    found = {}
+    for signal in get_args(Signal):
+        evidence = means.get(signal if signal in APART else SHARED)
+        if evidence is not None:
+            found[signal] = signal_values(signal, evidence, judgement, problem.train)
+    return found
+
+
+def _needs_layers(problem: Problem) -> bool:
+    config = problem.config
+    return config.influence.uses_ekfac or config.mislabel.signal == "self-influence"
