@@ -13,6 +13,7 @@ import torch
 import yaml
 
 from metaaudit.config import load_config
+from metaaudit.fidelity.experiments import experiment
 from metaaudit.inputs.checkpoints import read_checkpoint
 from metaaudit.inputs.episodes import write_episodes
 from tests.small import DATA, cli, digits, succeeds
@@ -81,6 +82,9 @@ PREPARED: dict[str, Callable[[Path], Overrides]] = {
 }
 """What each sample is run with: a function that writes its data where it has to be written."""
 
+PAPER = sorted(str(path.relative_to(FOLDER)) for path in (FOLDER / "paper").glob("*.yaml"))
+"""Experiments, which take minutes; each kind has tests of its own."""
+
 
 def real(name: str) -> Path:
     if not (DATA / name).is_dir():
@@ -118,10 +122,19 @@ def as_learn2learn_saves(weights: dict[str, torch.Tensor], path: Path) -> None:
 
 def test_every_sample_has_a_test() -> None:
     configurations = {str(path.relative_to(FOLDER)) for path in SAMPLES}
-    assert configurations == set(PREPARED)
+    assert configurations == {*PREPARED, *PAPER}
 
 
-@pytest.mark.parametrize("name", PREPARED)
+@pytest.mark.parametrize("name", PAPER)
+def test_every_experiment_of_the_paper_can_be_run(name: str) -> None:
+    config = load_config(FOLDER / name)
+    for one in config.evaluate.experiments:
+        assert callable(experiment(one.kind))
+    command = f"metaaudit evaluate sample_configs/{name} --run "
+    assert command in (FOLDER / name).read_text("utf-8")
+
+
+@pytest.mark.parametrize("name", [*PREPARED, *PAPER])
 def test_sample_loads(name: str) -> None:
     load_config(FOLDER / name)
 

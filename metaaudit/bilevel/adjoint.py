@@ -160,7 +160,8 @@ class AdjointSolver:
         """The same over some of the tasks."""
         n_tasks = len(self.gradients)
         by_task = self._low_rank.reshape(n_tasks, -1, self._low_rank.shape[1])
-        return by_task[tasks].flatten(0, 1) * float(n_tasks / len(tasks)) ** 0.5
+        rows: Tensor = by_task[tasks].flatten(0, 1) * (n_tasks / len(tasks)) ** 0.5
+        return rows
 
     def _first_damping(self) -> float:
         asked = self.config.damping

@@ -64,8 +64,8 @@ USED_BY = {
     "tolerance": ("task-if", "direct-if"),
     "max_iterations": ("task-if", "direct-if"),
     "trak": ("trak",),
-    "probes": ("task-if",),
     "seed": ("task-if", "trak", "random"),
+    "probes": ("task-if",),
 }
 """The methods that read a key; those that read one which is not here are all."""
 

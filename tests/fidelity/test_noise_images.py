@@ -88,7 +88,7 @@ def test_shares_and_the_binomial_test():
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory):
-    return bench(trained(tmp_path_factory.mktemp("noise")))
+    return bench(trained(tmp_path_factory.mktemp("noise"), {"influence.curvature": "task-fisher"}))
 
 
 def asked(**changes):

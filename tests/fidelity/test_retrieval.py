@@ -24,7 +24,9 @@ def case(tmp_path_factory):
 
 def asked(**changes):
     candidates = [
-        CandidateConfig(name="task-fisher", influence={"targets": "mean"}),
+        CandidateConfig(
+            name="task-fisher", influence={"targets": "mean", "curvature": "task-fisher"}
+        ),
         CandidateConfig(name="dot", influence={"method": "dot"}),
     ]
     return RetrievalConfig(kind="retrieval", **{"candidates": candidates, **changes})
