@@ -33,11 +33,11 @@ def unmet(
         evaluation_loss: That of the evaluation tasks.
     """
     found = []
-    relative = outer_gradient["relative"]
-    if relative is not None and relative > max(AT_REST, CHANCE / n_tasks**0.5):
+    relative, limit = outer_gradient["relative"], max(AT_REST, CHANCE / n_tasks**0.5)
+    if relative is not None and relative > limit:
         found.append(
             f"the checkpoint is not at rest: its outer gradient is {relative:.2g} of a task's own "
-            f"(expected at most {AT_REST:g}), so influences also hold what more training would do"
+            f"(expected at most {limit:.2g}), so influences also hold what more training would do"
         )
     scale = solver.get("curvature_scale")
     if scale and scale["exact"] + solver["delta"] < 0:

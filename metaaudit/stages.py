@@ -30,8 +30,8 @@ from metaaudit.influence import self_influence
 from metaaudit.inputs.task_set import TaskSet
 from metaaudit.loading import Problem, Weights
 
-PROBES, MOST_ROWS = 8, 8192
-"""Random gradients a task, unless their Gram matrix would be larger than this."""
+PROBES, MOST_ROWS, MOST_VALUES = 8, 8192, 2**28
+"""Random gradients a task, unless all together have more rows, or numbers (1 GiB), than this."""
 
 Key = dict[str, Any]
 Arrays = dict[str, np.ndarray]
@@ -214,7 +214,10 @@ class Stages:
     @property
     def _probes(self) -> int:
         asked, n_tasks = self.problem.config.influence.probes, len(self.problem.train)
-        return max(1, min(PROBES, MOST_ROWS // n_tasks)) if asked == "auto" else asked
+        if asked != "auto":
+            return asked
+        n_params = sum(p.numel() for p in self.weights.params.values())
+        return max(1, min(PROBES, MOST_ROWS // n_tasks, MOST_VALUES // (n_tasks * n_params)))
 
     def tensor(self, array: np.ndarray) -> torch.Tensor:
         """An array on the device."""

@@ -92,8 +92,8 @@ class InfluenceConfig(Section):
         derivative: ``unrolled`` differentiates through the inner steps exactly; ``implicit`` takes
             the adapted parameters to solve a proximal inner problem.
         inner: The inner Hessian of ``implicit``.
-        fisher: Fisher matrix of every EK-FAC: the exact expectation over the model's own classes,
-            or ``empirical``, at the given labels.
+        fisher: Fisher matrix of every EK-FAC and of ``sampled-fisher``: the expectation over the
+            model's own classes, or ``empirical``, at the given labels.
         curvature: Form of the total Hessian: ``sampled-fisher``, its Gauss-Newton part from a few
             random gradients a task; ``ggn``, that part in full; ``task-fisher`` and
             ``instance-fisher``, second moments of the gradients of tasks and of query instances;
@@ -101,7 +101,7 @@ class InfluenceConfig(Section):
             is that of the field that ``fomaml`` and ``reptile`` follow: their default, and for them
             alone.
         probes: Random gradients a task, for ``sampled-fisher``: ``auto`` is 8, and fewer where all
-            tasks together would have more than 8,192.
+            tasks together would have more than 8,192, or more than 1 GiB.
         damping: Added to the Hessian beside ``training.weight_decay``, for ``trak`` to its kernel.
             ``auto`` is a tenth of the mean eigenvalue of the sampled Fisher (or task-Fisher, or
             kernel) in a span as large as that of the task gradients, for EK-FAC a tenth of each

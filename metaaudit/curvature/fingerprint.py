@@ -17,6 +17,9 @@ COMPUTING = (
     "labelnoise/*.py",
     "learners/*.py",
     "linalg/*.py",
+    "methods/margins.py",
+    "methods/partial.py",
+    "methods/pooled_ekfac.py",
     "models/*.py",
 )
 

@@ -47,8 +47,10 @@ class Closeness:
 
 def _correlations(x: Floats, y: Floats) -> Floats:
     """Pearson's ``[n_targets]`` of the columns."""
+    varied = (np.ptp(x, axis=0) > 0) & (np.ptp(y, axis=0) > 0)  # rounding varies a constant's rest
     x, y = x - x.mean(axis=0), y - y.mean(axis=0)
-    return _ratios((x * y).sum(axis=0), np.linalg.norm(x, axis=0) * np.linalg.norm(y, axis=0))
+    size = np.linalg.norm(x, axis=0) * np.linalg.norm(y, axis=0)
+    return _ratios((x * y).sum(axis=0), np.where(varied, size, 0.0))
 
 
 def _ratios(over: Floats, under: Floats) -> Floats:

@@ -105,9 +105,11 @@ def distance(here: Outcome, retrained: Outcome, original: Outcome) -> float | No
 
 def pearson(x: Floats, y: Floats) -> float | None:
     """Pearson's correlation; ``None`` where either is constant."""
+    if not (np.ptp(x) and np.ptp(y)):
+        return None
     x, y = x - x.mean(), y - y.mean()
     size = float(np.linalg.norm(x) * np.linalg.norm(y))
-    return float(x @ y) / size if size else None
+    return float(x @ y) / size
 
 
 def mean_and_error(values: Iterable[float | None]) -> tuple[float | None, float | None]:

@@ -62,7 +62,7 @@ class Edit:
 
 
 def edit(bench: Workbench, candidate: CandidateConfig, removal: Removal) -> Edit:
-    """Edits the first checkpoint.
+    """Edits the last checkpoint.
 
     Args:
         bench: The workbench.
@@ -74,7 +74,7 @@ def edit(bench: Workbench, candidate: CandidateConfig, removal: Removal) -> Edit
     """
     problem = replace(bench.problem, config=bench.configured(candidate))
     network = problem.layers() if problem.config.influence.uses_ekfac else None
-    weights, way = bench.weights[0], EDITS[problem.config.influence.method]
+    weights, way = bench.weights[-1], EDITS[problem.config.influence.method]
     with tempfile.TemporaryDirectory() as folder:
         cold = FactorCache(Path(folder))
         started = time.perf_counter()

@@ -13,6 +13,7 @@ import torch
 
 from metaaudit.bilevel import query_outcome
 from metaaudit.cache import Arrays, FactorCache
+from metaaudit.config.model import FactoryConfig
 from metaaudit.console import Messages
 from metaaudit.curvature import code_hash, weights_hash
 from metaaudit.fidelity.budget import Budget
@@ -133,6 +134,10 @@ class Retrainer:
             "device": self.problem.batching.device.type,
             "dtype": config.compute.dtype,
             "model": [config.model.model_dump(mode="json"), self.problem.model.source],
+            # What one's own model starts from may come from a file.
+            "initial": weights_hash(self.problem.template)
+            if isinstance(config.model, FactoryConfig)
+            else None,
             "learner": config.learner.model_dump(mode="json"),
             "training": self._work(request).training.model_dump(mode="json"),
             "tasks": request.tasks.content_hash,

@@ -34,6 +34,7 @@ COMPUTING = (
     "inputs/task_set.py",
     "learners/*.py",
     "linalg/*.py",
+    "loading.py",
     "models/*.py",
     "training/meta_trainer.py",
     "training/state.py",
@@ -78,7 +79,6 @@ class TrainingRun:
         Raises:
             IncompleteError: A loss is not finite.
         """
-        started = time.perf_counter()
         config = self.config.model_copy(update={"training": work.training})
         tasks = TaskSet(work.pool or self.pool, work.tasks)
         problem = assemble(config, tasks, self.evaluation)
@@ -86,14 +86,15 @@ class TrainingRun:
         if work.start is not None:
             start = {name: torch.from_numpy(work.start[name]).to(p) for name, p in start.items()}
         trainer = MetaTrainer(problem.as_trained, tasks, work.training)
+        started = time.perf_counter()
         params = trainer.run(TrainingState.initial(start), lambda _: None).params
+        seconds = np.array(time.perf_counter() - started)
         outcome = query_outcome(problem.as_evaluated(params, self.evaluation))
         if not np.isfinite(outcome.losses).all():
             raise IncompleteError(
                 "evaluate", "the loss of an evaluation task is not finite", "finite numbers"
             )
         arrays = {array_name(name): p.cpu().numpy() for name, p in params.items()}
-        seconds = np.array(time.perf_counter() - started)
         return {**arrays, **vars(outcome), "seconds": seconds}
 
 

@@ -62,7 +62,7 @@ def test_another_method_starts_from_the_defaults(method: str) -> None:
     }
     found = bench(own).configured(candidate(method=method)).influence
     told = (found.curvature, found.solver, found.preconditioner, found.damping)
-    assert told == ("task-fisher", "auto", "none", "auto")
+    assert told == ("sampled-fisher", "auto", "none", "auto")
     assert found.fdr == 0.1
     assert found.tolerance == (1e-6 if method == "direct-if" else 1e-4)
 

@@ -32,6 +32,7 @@ from tests.small import WAYS, Case
 
 DROPS = ("tasks", "training-instances", "validation-instances")
 WAYS_TO_SOLVE: dict[str, dict[str, Any]] = {
+    "sampled-fisher": {"method": "task-if"},
     "task-fisher": {"method": "task-if", "curvature": "task-fisher"},
     "ggn": {"method": "task-if", "curvature": "ggn", "damping": 10.0, "tolerance": 1e-10},
     "ekfac": {"method": "task-if", "curvature": "ekfac"},
@@ -235,8 +236,8 @@ def test_the_experiment_with_all_candidates(bench: Workbench) -> None:
         assert set(rows) == {
             RETRAINED,
             UNEDITED,
+            "task-if sampled-fisher",
             "task-if task-fisher",
-            "task-if instance-fisher",
             "task-if ekfac",
             "direct-if",
             "ekfac-if",
@@ -301,10 +302,15 @@ def test_when_time_is_up_the_edits_are_still_reported(bench: Workbench) -> None:
     assert result.figures[0].levels == {}
 
 
-def test_the_first_of_several_checkpoints_is_edited(bench: Workbench) -> None:
-    two = replace(bench, weights=bench.weights * 2)
+def test_the_last_of_several_checkpoints_is_edited(bench: Workbench) -> None:
+    (own,) = bench.weights
+    other = replace(own, params={name: 0.5 * p for name, p in own.params.items()})
+    two = replace(bench, weights=(other, own))
     config = EditingConfig(kind="editing", repeats=1, candidates=CHEAP[:1])
-    assert any("first of 2" in note for note in run(two, config).notes)
+    found, expected = run(two, config), run(bench, config)
+    assert any("last of 2" in note for note in found.notes)
+    for name in (UNEDITED, "ours"):
+        assert cells(found)[name]["loss"] == cells(expected)[name]["loss"]
 
 
 def test_an_edit_that_is_not_finite_is_told_of(

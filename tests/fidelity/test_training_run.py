@@ -27,7 +27,7 @@ LEARNERS: list[dict[str, Any]] = [
     {"name": "ridge"},
 ]
 
-COMPUTES_NOTHING = ("cache/", "config/", "curvature/", "loading.py")
+COMPUTES_NOTHING = ("cache/", "config/", "curvature/")
 """Where the recipe is read, whose values are in the key themselves, and put together."""
 
 

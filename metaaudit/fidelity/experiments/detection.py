@@ -82,7 +82,7 @@ def _signals(wrong: Flags, values: dict[str, Floats]) -> list[tuple[Value, ...]]
 
 
 def _tasks(planted: Planted, signals: dict[str, Floats]) -> Iterator[tuple[Value, ...]]:
-    """Each kind of changed tasks against those with none, or with single flips where all have."""
+    """Tasks changed as a whole against those that are not; flipped ones against unchanged ones."""
     n_tasks = len(planted.task_set)
     kinds = {kind: _marked(rows, n_tasks) for kind, rows in planted.by_kind.items()}
     whole = [marked for kind, marked in kinds.items() if kind != "flipped"]

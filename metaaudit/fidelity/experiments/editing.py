@@ -24,7 +24,7 @@ from metaaudit.fidelity.workbench import Workbench
 RETRAINED, UNEDITED = "retrained", "not edited"
 SELECTING = ("tracin", "trak")
 """Methods that do not edit: as the paper has them, what they rank first goes before retraining."""
-CURVATURES = ("task-fisher", "instance-fisher", "ekfac", "jacobian")
+CURVATURES = ("sampled-fisher", "task-fisher", "ekfac", "jacobian")
 """Of the default candidates: solving with the others takes longer than training."""
 
 WHAT = {
@@ -164,7 +164,7 @@ def _result(
     answers: Answers,
     retrained: Sequence[Retrained | None],
 ) -> Result:
-    params = bench.weights[0].params
+    params = bench.weights[-1].params
     original = Outcome(params, bench.performance(params), 0.0)
     outcomes = [
         None if one is None else Outcome(one.params, one.performance, one.seconds)
@@ -245,7 +245,7 @@ def _notes(bench: Workbench, config: EditingConfig, answers: Answers) -> tuple[s
         f"What goes is drawn at random, {config.repeats} times for every share; errors are over "
         "these draws. Retraining has the recipe and the seed of the checkpoint "
         f"(training.seed {training.seed}).",
-        "Time of retraining: its steps alone. Time of an edit: total gradients of all training "
+        "Time of retraining: its steps alone, while others may run beside it. Time of an edit: total gradients of all training "
         "tasks, curvature and solve, with an empty cache; neither loads data nor evaluates.",
     ]
     if any("ascent" in name for name in answers.edits):
@@ -260,6 +260,6 @@ def _notes(bench: Workbench, config: EditingConfig, answers: Answers) -> tuple[s
             "goes from the others."
         )
     if len(bench.weights) > 1:
-        notes.append(f"Edits are of the first of {len(bench.weights)} checkpoints.")
+        notes.append(f"Edits are of the last of {len(bench.weights)} checkpoints.")
     warned = [f"{name}: {line}" for name, lines in answers.warnings.items() for line in lines]
     return (*notes, *answers.left_out, *warned)
