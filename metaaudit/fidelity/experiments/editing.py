@@ -245,8 +245,9 @@ def _notes(bench: Workbench, config: EditingConfig, answers: Answers) -> tuple[s
         f"What goes is drawn at random, {config.repeats} times for every share; errors are over "
         "these draws. Retraining has the recipe and the seed of the checkpoint "
         f"(training.seed {training.seed}).",
-        "Time of retraining: its steps alone, while others may run beside it. Time of an edit: total gradients of all training "
-        "tasks, curvature and solve, with an empty cache; neither loads data nor evaluates.",
+        "Time of retraining: its steps alone, while others may run beside it. Time of an edit: "
+        "total gradients of all training tasks, curvature and solve, with an empty cache; neither "
+        "loads data nor evaluates.",
     ]
     if any("ascent" in name for name in answers.edits):
         notes.append(
