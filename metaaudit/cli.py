@@ -287,7 +287,7 @@ def evaluate(
     ] = False,
     budget: Annotated[
         Optional[float],  # noqa: UP045
-        typer.Option(min=0, metavar="MINUTES", help="Retrain no more after this; exit 3 then."),
+        typer.Option(min=0, metavar="MINUTES", help="Retrain no longer than this; exit 3 then."),
     ] = None,
     jobs: Annotated[
         Optional[int],  # noqa: UP045

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,9 @@ from metaaudit import meta_train
 from metaaudit.cache import FactorCache, cache_folder
 from metaaudit.config import Config
 from metaaudit.console import Messages
-from metaaudit.errors import CheckpointError, IncompleteError, is_interrupt
-from metaaudit.fidelity.experiments import experiment
-from metaaudit.fidelity.processes import is_main, take_device
+from metaaudit.errors import CheckpointError, IncompleteError, UsageError, is_interrupt
+from metaaudit.fidelity.experiments import check, experiment
+from metaaudit.fidelity.processes import ended_by_sigterm, is_main, take_device
 from metaaudit.fidelity.results import Result
 from metaaudit.fidelity.retraining import Retrainer
 from metaaudit.fidelity.workbench import Workbench
@@ -33,6 +34,7 @@ _SNAPSHOT = re.compile(r"(?P<run>.+)\.epoch-\d+\.safetensors")
 WAIT_S = 1.0
 
 
+@ended_by_sigterm()
 def run(
     config: Config, folder: Path, messages: Messages, budget_s: float | None = None
 ) -> list[Result]:
@@ -42,20 +44,23 @@ def run(
         config: The configuration.
         folder: Where the results go; it appears when they are whole.
         messages: Told of progress.
-        budget_s: Seconds after which no more is retrained; absent: there is no end.
+        budget_s: Seconds from when the checkpoints are there, after which no more is retrained;
+            absent: there is no end.
 
     Raises:
         MetaauditError: Something cannot be used or finished.
         KeyboardInterrupt: What was retrained by then is in the cache.
+        SystemExit: By SIGTERM, likewise.
     """
-    deadline = None if budget_s is None else time.monotonic() + budget_s
+    if budget_s is not None and not math.isfinite(budget_s):
+        raise UsageError("--budget", f"is {budget_s}", "a number of minutes", "leave it out")
     if not is_main():
         messages = Messages(Console(stderr=True, quiet=True))
-        return _results(_bench(config, messages, deadline))
+        return _results(_bench(config, messages, budget_s))
     check_new(folder)
     try:
         with new_folder(folder) as temporary:
-            bench = _bench(config, messages, deadline)
+            bench = _bench(config, messages, budget_s)
             results = _results(bench)
             with messages.stage("write"):
                 write_evaluation(temporary, results, _facts(bench))
@@ -69,13 +74,14 @@ def run(
 
 
 def conclude(results: Sequence[Result], console: Console) -> None:
-    """Prints the results, in the process that wrote them.
+    """Prints the results, in the process that wrote them; the others say nothing.
 
     Raises:
         IncompleteError: The time was up before all was done.
     """
-    if is_main():
-        print_results(results, console)
+    if not is_main():  # an error there would make torchrun end the one that still writes
+        return
+    print_results(results, console)
     left = [one.kind for one in results if not one.complete]
     if left:
         raise IncompleteError(
@@ -88,24 +94,27 @@ def conclude(results: Sequence[Result], console: Console) -> None:
 
 def _results(bench: Workbench) -> list[Result]:
     asked = bench.config.evaluate.experiments
-    for one in asked:  # lest an hour of work come before the message
-        for candidate in getattr(one, "candidates", None) or ():
-            bench.configured(candidate)
     return named_apart([experiment(one.kind)(bench, one) for one in asked])
 
 
-def _bench(config: Config, messages: Messages, deadline: float | None) -> Workbench:
+def _bench(config: Config, messages: Messages, budget_s: float | None) -> Workbench:
     take_device()
     with messages.stage("load"):
         problem = prepare(config)
         cache = FactorCache(cache_folder(), say=messages.say)
     for line in problem.warnings:
         messages.warn(line)
+    for asked in config.evaluate.experiments:  # lest an hour of work come before the message
+        check(problem, asked)
     train_missing(problem, messages)
     weights = tuple(load_weights(problem, path) for path in config.checkpoints)
+    weights = tuple(
+        replace(one, warnings=(*one.warnings, *_other_tasks(problem, one))) for one in weights
+    )
     for one in weights:
-        for line in (*one.warnings, *_other_tasks(problem, one)):
+        for line in one.warnings:
             messages.warn(line)
+    deadline = None if budget_s is None else time.monotonic() + budget_s
     retrainer = Retrainer(problem, cache, messages, config.evaluate.jobs, deadline)
     return Workbench(problem, weights, cache, messages, retrainer)
 
@@ -135,8 +144,13 @@ def train_missing(problem: Problem, messages: Messages) -> None:
     others wait.
 
     Raises:
-        CheckpointError: A numbered checkpoint is missing, though what it is of is there.
+        CheckpointError: A numbered checkpoint is missing, though what it is of is there, or one is
+            in a format that is not written.
     """
+    for path in problem.config.checkpoints:
+        if path.suffix != ".safetensors" and not path.exists():
+            remedy = "check the path; to have it trained, name a .safetensors file"
+            raise CheckpointError(path, "is not there", "a checkpoint", remedy)
     for training in _trainings(problem.config):
         missing = [path for path in training.checkpoints if not path.exists()]
         resume = _interrupted(problem, training)
@@ -208,6 +222,7 @@ def _facts(bench: Workbench) -> dict[str, Any]:
         "warnings": [
             *bench.problem.warnings,
             *(line for w in bench.weights for line in w.warnings),
+            *bench.cache.warnings,
         ],
         "cores": os.cpu_count(),
         **measurements(bench.messages.timings, bench.problem.batching.device),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -73,6 +73,9 @@ class EditingConfig(Section):
             that ranks and cannot edit removes as many items as it ranks first, and retrains.
     """
 
+    reserved: ClassVar[tuple[str, ...]] = ("retrained", "not edited")
+    """Names of rows of its own."""
+
     kind: Literal["editing"]
     drop: Literal["tasks", "training-instances", "validation-instances"] = "tasks"
     fractions: Annotated[list[Fraction], Field(min_length=1)] = Field(default=[0.1])
@@ -94,6 +97,16 @@ class HarmfulConfig(Section):
         label_noise: Whether to compare the calibrated label noise as well, and with permuted tasks
             the contradiction between support and query, which take cross-fitting.
     """
+
+    reserved: ClassVar[tuple[str, ...]] = (
+        "random order",
+        "best possible",
+        "nothing",
+        "exactly the corrupted tasks",
+        "label noise",
+        "contradiction",
+    )
+    """Names of rankings and rows of its own."""
 
     kind: Literal["harmful"]
     checked: Annotated[list[Fraction], Field(min_length=1)] = Field(
@@ -218,4 +231,10 @@ class EvaluateConfig(Section):
             names = [one.name for one in getattr(experiment, "candidates", None) or []]
             if len(names) > len(set(names)):
                 raise ValueError(f"two candidates of '{experiment.kind}' have one name")
+            for name in names:
+                if name in getattr(experiment, "reserved", ()):
+                    raise ValueError(
+                        f"candidate '{name}' of '{experiment.kind}' has the name of a row of the "
+                        "experiment's own; name it otherwise"
+                    )
         return self

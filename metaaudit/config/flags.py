@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from metaaudit.config.evaluate import EXPERIMENTS, LdsConfig
+from metaaudit.config.plant import WAYS
 from metaaudit.config.schema import Config
 from metaaudit.config.section import Section
 from metaaudit.errors import ConfigError, UsageError
@@ -73,12 +73,21 @@ def planting(asked: Sequence[str]) -> list[str]:
     ['plant.permuted=0.2']
 
     Raises:
-        UsageError: One of them is something else.
+        UsageError: One of them is something else, or plants nothing.
     """
     for one in asked:
-        if not re.fullmatch(r"[a-z]+:[^:]+", one):
-            raise UsageError(f"--plant {one}", "is no KIND:RATE", "such as permuted:0.2")
+        kind, _, rate = one.partition(":")
+        if kind not in WAYS or not _above_zero(rate):
+            expected = f"KIND one of {', '.join(WAYS)} and RATE above 0, such as permuted:0.2"
+            raise UsageError(f"--plant {one}", "is no KIND:RATE", expected)
     return [f"plant.{one.replace(':', '=')}" for one in asked]
+
+
+def _above_zero(rate: str) -> bool:
+    try:
+        return float(rate) > 0
+    except ValueError:
+        return False
 
 
 def _plain(kind: str) -> Section:

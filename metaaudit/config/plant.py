@@ -9,6 +9,8 @@ from pydantic import Field, model_validator
 from metaaudit.config.section import Section, Seed
 
 Share = Annotated[float, Field(ge=0, lt=1)]
+WAYS = ("flips", "confusable", "corrupted", "permuted")
+"""Keys that are shares: each a way to change labels."""
 
 
 class PlantConfig(Section):
@@ -43,4 +45,4 @@ class PlantConfig(Section):
     @property
     def anything(self) -> bool:
         """Whether any label is changed."""
-        return any((self.flips, self.confusable, self.corrupted, self.permuted))
+        return any(getattr(self, way) for way in WAYS)

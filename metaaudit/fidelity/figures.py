@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import cycle
 from pathlib import Path
 from textwrap import fill
@@ -11,7 +12,8 @@ from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
-from metaaudit.fidelity.results import Figure
+from metaaudit.fidelity.results import Figure, Series
+from metaaudit.printable import printable
 
 _TEXT, _MUTED, _LINE, _DANGER = "#161a21", "#566070", "#e0e4ea", "#c22340"
 _COLOURS = ("#3654d1", "#0b6a75", "#845400", "#6d3fc0", "#14733f", "#566070")
@@ -24,6 +26,7 @@ _STYLE = {
     "svg.fonttype": "none",
     "font.size": 9,
     "text.color": _TEXT,
+    "text.parse_math": False,  # a dollar in a name is a dollar
     "axes.labelcolor": _TEXT,
     "axes.edgecolor": _LINE,
     "axes.spines.top": False,
@@ -40,7 +43,10 @@ _STYLE = {
 
 
 def draw(figure: Figure, folder: Path) -> None:
-    """Writes ``<name>.svg`` and ``<name>.png`` into a folder."""
+    """Writes ``<name>.svg`` and ``<name>.png`` into a folder; nothing where there is no series."""
+    if not figure.series:
+        return
+    figure = _printable(figure)
     bars = all(isinstance(x, str) for series in figure.series for x in series.x)
     # "default" first: a reader's own matplotlibrc must not change the plot.
     with style.context(["default", {**_STYLE, "svg.hashsalt": figure.name}]):
@@ -53,6 +59,23 @@ def draw(figure: Figure, folder: Path) -> None:
             canvas.legend(loc="outside lower left", ncols=3)
         canvas.savefig(folder / f"{figure.name}.svg", metadata={"Date": None})
         canvas.savefig(folder / f"{figure.name}.png")
+
+
+def _printable(figure: Figure) -> Figure:
+    """The same without control characters, which no SVG may have."""
+    return replace(
+        figure,
+        title=printable(figure.title),
+        x_label=printable(figure.x_label),
+        y_label=printable(figure.y_label),
+        series=tuple(_printable_series(series) for series in figure.series),
+        levels={printable(name): value for name, value in figure.levels.items()},
+    )
+
+
+def _printable_series(series: Series) -> Series:
+    names = tuple(printable(x) for x in series.x if isinstance(x, str))
+    return replace(series, name=printable(series.name), x=names or series.x)
 
 
 def _size(figure: Figure, bars: bool) -> tuple[float, float]:

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -21,6 +22,9 @@ from metaaudit.errors import ConfigError, IncompleteError, MetaauditError
 GRACE_S = 5.0
 """Seconds that a process has to end by itself when told to."""
 
+TERMINATED = 143
+"""Exit code after SIGTERM."""
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -28,8 +32,18 @@ Say = Callable[[str], None]
 
 
 def rank() -> int:
-    """The number of this process among those of ``torchrun``; 0 without it."""
-    return _number("RANK", 0)
+    """The number of this process among those of ``torchrun``; 0 without it.
+
+    Raises:
+        ConfigError: There are not so many processes.
+    """
+    count = world_size()
+    if count == 1:  # what is left of another program's start counts for nothing
+        return 0
+    own = _number("RANK", 0)
+    if own >= count:
+        raise ConfigError("RANK", f"is {own}", f"less than WORLD_SIZE, {count}", "unset both")
+    return own
 
 
 def world_size() -> int:
@@ -48,6 +62,24 @@ def take_device() -> None:
 
     if torch.cuda.is_available() and "LOCAL_RANK" in os.environ:
         torch.cuda.set_device(_number("LOCAL_RANK", 0) % torch.cuda.device_count())
+
+
+@contextmanager
+def ended_by_sigterm() -> Iterator[None]:
+    """Lets SIGTERM end this process as an error does: its processes and temporary files go."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # no other thread may say what a signal does
+        return
+
+    def end(*_: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one would cut the end short
+        sys.exit(TERMINATED)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _number(variable: str, otherwise: int) -> int:

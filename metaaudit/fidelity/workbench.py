@@ -16,6 +16,7 @@ from metaaudit.config.influence import USED_BY
 from metaaudit.config.problems import first_problem
 from metaaudit.config.strict_yaml import Document
 from metaaudit.console import Messages
+from metaaudit.errors import ConfigError
 from metaaudit.fidelity.retraining import Performance, Retrained, Retrainer, Retraining, performance
 from metaaudit.loading import Problem, Weights
 from metaaudit.methods import METHODS, Given, MethodScores, averaged_scores
@@ -74,23 +75,8 @@ class Workbench:
         return averaged_scores(method, [METHODS[method](given) for given in self._each(candidate)])
 
     def configured(self, candidate: CandidateConfig) -> Config:
-        """The configuration with a candidate's keys of the ``influence`` section.
-
-        What the configuration chose for its own method or curvature does not go over to another
-        one, which starts from the defaults.
-
-        Raises:
-            ConfigError: They do not fit.
-        """
-        given = self.config.model_dump(mode="json")
-        own, asked = given["influence"], candidate.influence
-        kept = {key: value for key, value in own.items() if key not in _dropped(own, asked)}
-        given["influence"] = {**kept, **asked}
-        try:
-            return Config.model_validate_json(json.dumps(given))
-        except ValidationError as error:
-            name = f"evaluate: candidate {candidate.name}"
-            raise first_problem(error, Document(given), name) from None
+        """The configuration with a candidate's keys, as ``configured`` has it."""
+        return configured(self.config, candidate)
 
     def retrain(self, requests: Sequence[Retraining]) -> list[Retrained | None]:
         """Trains anew; ``None`` where the time was up."""
@@ -99,6 +85,32 @@ class Workbench:
     def performance(self, params: Params) -> Performance:
         """Losses and accuracies of meta-parameters on the evaluation tasks."""
         return performance(self.problem, params)
+
+
+def configured(config: Config, candidate: CandidateConfig) -> Config:
+    """A configuration with a candidate's keys of the ``influence`` section.
+
+    What the configuration chose for its own method or curvature does not go over to another
+    one, which starts from the defaults.
+
+    Raises:
+        ConfigError: They do not fit.
+    """
+    where, n_checkpoints = f"evaluate: candidate {candidate.name}", len(config.checkpoints)
+    if candidate.checkpoints and candidate.checkpoints > n_checkpoints:
+        raise ConfigError(
+            f"{where}: checkpoints",
+            f"got {candidate.checkpoints}",
+            f"at most {n_checkpoints}, as many as are configured",
+        )
+    given = config.model_dump(mode="json")
+    own, asked = given["influence"], candidate.influence
+    kept = {key: value for key, value in own.items() if key not in _dropped(own, asked)}
+    given["influence"] = {**kept, **asked}
+    try:
+        return Config.model_validate_json(json.dumps(given))
+    except ValidationError as error:
+        raise first_problem(error, Document(given), where) from None
 
 
 def _dropped(own: dict[str, Any], asked: dict[str, Any]) -> set[str]:

@@ -39,7 +39,8 @@ def write_evaluation(folder: Path, results: Sequence[Result], facts: dict[str, A
     Args:
         folder: An existing folder.
         results: Of the experiments.
-        facts: What else the JSON tells: configuration, inputs, versions.
+        facts: What else the JSON tells: configuration, inputs, versions. Their warnings are in the
+            Markdown as well.
     """
     results = named_apart(results)
     for result in results:
@@ -49,7 +50,7 @@ def write_evaluation(folder: Path, results: Sequence[Result], facts: dict[str, A
             draw(figure, folder)
     whole = {"schema_version": SCHEMA_VERSION, "complete": all(one.complete for one in results)}
     write_json(folder / JSON, _finite({**whole, **facts, "results": [*map(_plain, results)]}))
-    write_text(folder / MARKDOWN, markdown(results))
+    write_text(folder / MARKDOWN, markdown(results, facts.get("warnings", ())))
 
 
 def print_results(results: Sequence[Result], console: Console) -> None:
@@ -99,9 +100,12 @@ def table_csv(table: Table) -> str:
     return out.getvalue()
 
 
-def markdown(results: Sequence[Result]) -> str:
-    """All tables, figures and notes."""
+def markdown(results: Sequence[Result], warnings: Sequence[str] = ()) -> str:
+    """All warnings, tables, figures and notes."""
     blocks = [block for result in results for block in _blocks(result)]
+    if warnings:
+        lines = "\n".join(f"- {escape(line)}" for line in warnings)
+        blocks = ["## Warnings", lines, *blocks]
     return "\n\n".join(["# metaaudit: evaluation", *blocks]) + "\n"
 
 
@@ -115,7 +119,7 @@ def _blocks(result: Result) -> Iterator[str]:
         if len(table.rows) > MAX_ROWS:
             file = f"{table.name}.csv"
             yield f"{MAX_ROWS} of {len(table.rows):,} rows; [{file}]({file}) has all."
-    for figure in result.figures:
+    for figure in (one for one in result.figures if one.series):
         yield f"![{escape(figure.title)}]({figure.name}.svg)"
     if result.notes:
         yield "\n".join(f"- {escape(note)}" for note in result.notes)

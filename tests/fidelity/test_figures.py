@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -41,6 +42,21 @@ def test_a_figure_has_all_its_names(figure: Figure, tmp_path: Path) -> None:
     assert expected <= texts
     with Image.open(tmp_path / f"{figure.name}.png") as image:
         assert min(image.size) > 200
+
+
+def test_dollars_and_control_characters_are_drawn_as_they_are(tmp_path: Path) -> None:
+    odd = "$\\alpha_{$ \x01"
+    figure = Figure("odd", odd, odd, odd, (Series(odd, (odd, "b"), (0.1, 0.2)),), {odd: 0.3})
+    draw(figure, tmp_path)
+    root = ElementTree.parse(tmp_path / "odd.svg").getroot()
+    texts = [text.strip() for element in root.iter() if (text := element.text)]
+    # Title, two axes, a bar, and the legend's series and level.
+    assert texts.count(r"$\alpha_{$ \x01") == 6
+
+
+def test_nothing_is_drawn_without_a_series(tmp_path: Path) -> None:
+    draw(replace(BARS, series=()), tmp_path)
+    assert not [*tmp_path.iterdir()]
 
 
 def test_nobodys_own_style_changes_the_bytes(tmp_path: Path) -> None:

@@ -149,5 +149,13 @@ def test_what_the_time_left_out_is_told(work, monkeypatch):
     assert not result.complete
     assert len(result.tables[0].rows) == 1
     assert "Not trained within the time: 2 epochs, weight decay 0." in result.notes
+    done = iter([0, 1])
+
+    def another_each_time(self, requests):
+        place = next(done)
+        return [one if i == place else None for i, one in enumerate(once(self, requests))]
+
+    monkeypatch.setattr(Retrainer, "run", another_each_time)
+    assert run(work, asked()).figures == ()  # no weight decay has both lengths
     monkeypatch.setattr(Retrainer, "run", lambda self, requests: [None] * len(requests))
     assert run(work, asked(weight_decay=[0.0])).figures == ()

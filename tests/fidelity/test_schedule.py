@@ -128,3 +128,13 @@ def test_one_process_of_torchrun_does_what_the_others_leave(
     monkeypatch.setenv("RANK", "one")
     with pytest.raises(ConfigError, match=r"RANK: is 'one'; expected a number"):
         rank()
+    monkeypatch.setenv("RANK", "3")
+    with pytest.raises(ConfigError, match="RANK: is 3; expected less than WORLD_SIZE, 3"):
+        is_main()
+
+
+@pytest.mark.parametrize("size", ["", "0", "1"])
+def test_a_rank_without_others_means_nothing(size: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", size)
+    assert (rank(), world_size(), is_main()) == (0, 1, True)

@@ -37,6 +37,12 @@ def printed(result: Result, width: int = 100) -> str:
     return out.getvalue()
 
 
+def test_markdown_has_the_warnings_and_no_plot_that_is_not_drawn() -> None:
+    text = markdown([replace(RESULT, figures=(replace(FIGURE, series=()),))], ["one <b>"])
+    assert "## Warnings\n\n- one &#60;b&#62;" in text and "![" not in text
+    assert "Warnings" not in markdown([RESULT])
+
+
 def test_everything_is_written(tmp_path: Path) -> None:
     write_evaluation(tmp_path, [RESULT], {"cores": 2})
     assert sorted(files(tmp_path)) == [

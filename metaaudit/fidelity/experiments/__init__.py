@@ -1,5 +1,5 @@
 """The experiments of ``metaaudit evaluate``, one a file."""
 
-from metaaudit.fidelity.experiments.registry import experiment
+from metaaudit.fidelity.experiments.registry import check, experiment
 
-__all__ = ["experiment"]
+__all__ = ["check", "experiment"]

@@ -12,9 +12,19 @@ from metaaudit.fidelity.detecting import Known
 from metaaudit.fidelity.ranking import Flags, Floats, auroc, average_precision, precision_recall
 from metaaudit.fidelity.results import Figure, Result, Series, Table, Value
 from metaaudit.fidelity.workbench import Workbench
+from metaaudit.loading import Problem
 from metaaudit.training import Planted
 
 QUALITY = ("AUROC", "average precision")
+
+
+def check(problem: Problem, config: DetectionConfig) -> None:
+    """Refuses tasks that are as they were.
+
+    Raises:
+        ConfigError: Nothing is planted.
+    """
+    _planted(problem)
 
 
 def run(bench: Workbench, config: DetectionConfig) -> Result:
@@ -23,11 +33,7 @@ def run(bench: Workbench, config: DetectionConfig) -> Result:
     Raises:
         ConfigError: Nothing is planted.
     """
-    planted = bench.problem.planted
-    if planted is None:
-        raise ConfigError(
-            "plant", "changes no label", "labels to look for", "add --plant KIND:RATE"
-        )
+    planted = _planted(bench.problem)
     known = Known.of(bench)
     signals = _signals(planted.wrong, known.labels)
     share = float(planted.wrong.mean())
@@ -71,6 +77,14 @@ def run(bench: Workbench, config: DetectionConfig) -> Result:
             }
         },
     )
+
+
+def _planted(problem: Problem) -> Planted:
+    if problem.planted is None:
+        raise ConfigError(
+            "plant", "changes no label", "labels to look for", "add --plant KIND:RATE"
+        )
+    return problem.planted
 
 
 def _signals(wrong: Flags, values: dict[str, Floats]) -> list[tuple[Value, ...]]:

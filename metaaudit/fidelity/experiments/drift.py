@@ -80,16 +80,26 @@ class Drift:
     warnings: tuple[str, ...]
 
 
+def check(problem: Problem, config: DriftConfig) -> None:
+    """Refuses a learner whose adapted parameters solve no inner problem, not even nearly.
+
+    Raises:
+        ConfigError: It is one.
+    """
+    name = problem.config.learner.name
+    if name not in PROXIMAL_LEARNERS:
+        expected = " or ".join(PROXIMAL_LEARNERS)
+        raise ConfigError("learner.name", f"drift is not for {name}", expected)
+
+
 def run(bench: Workbench, config: DriftConfig) -> Result:
     """Compares the forms with the exact derivative at every number of inner steps.
 
     Raises:
-        ConfigError: The learner's adapted parameters solve no inner problem, not even nearly.
+        ConfigError: The learner does not suit.
     """
+    check(bench.problem, config)
     name = bench.config.learner.name
-    if name not in PROXIMAL_LEARNERS:
-        expected = " or ".join(PROXIMAL_LEARNERS)
-        raise ConfigError("learner.name", f"drift is not for {name}", expected)
     rows, kept = chosen_instances(bench.problem.train, config.instances, config.seed)
     found = [_drift(bench, config.inner, steps, rows, kept) for steps in config.steps]
     lines: list[tuple[Value, ...]] = []

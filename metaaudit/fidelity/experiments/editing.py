@@ -20,8 +20,9 @@ from metaaudit.fidelity.results import Figure, Result, Series, Table, Value
 from metaaudit.fidelity.retraining import Retrained, Retraining
 from metaaudit.fidelity.without import Removable, Without
 from metaaudit.fidelity.workbench import Workbench
+from metaaudit.loading import Problem
 
-RETRAINED, UNEDITED = "retrained", "not edited"
+RETRAINED, UNEDITED = EditingConfig.reserved
 SELECTING = ("tracin", "trak")
 """Methods that do not edit: as the paper has them, what they rank first goes before retraining."""
 CURVATURES = ("sampled-fisher", "task-fisher", "ekfac", "jacobian")
@@ -81,11 +82,20 @@ class Answers:
     warnings: dict[str, list[str]] = field(default_factory=dict)
 
 
+def check(problem: Problem, config: EditingConfig) -> None:
+    """Refuses too few tasks.
+
+    Raises:
+        TaskSetError: There is one.
+    """
+    if len(problem.train) < 2:
+        raise TaskSetError("tasks", "has one training task", "two or more", "to leave some out")
+
+
 def run(bench: Workbench, config: EditingConfig) -> Result:
     """Edits, retrains, and compares."""
+    check(bench.problem, config)
     train = bench.problem.train
-    if len(train) < 2:
-        raise TaskSetError("tasks", "has one training task", "two or more", "to leave some out")
     removable = Removable(train, config.drop)
     trials = [
         Trial(fraction, removable.at_random(fraction, np.random.default_rng([config.seed, i, j])))

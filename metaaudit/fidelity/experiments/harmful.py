@@ -16,12 +16,12 @@ from metaaudit.fidelity.results import Figure, Result, Series, Table, Value
 from metaaudit.fidelity.retraining import Retrained, Retraining
 from metaaudit.fidelity.subsets import without_tasks
 from metaaudit.fidelity.workbench import Workbench
+from metaaudit.loading import Problem
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
-RANDOM, BEST = "random order", "best possible"
-NOTHING, EXACT = "nothing", "exactly the corrupted tasks"
+RANDOM, BEST, NOTHING, EXACT, NOISE, CONTRADICTION = HarmfulConfig.reserved
 CANDIDATES = [
     CandidateConfig(name="influence"),
     CandidateConfig(name="loss", influence={"method": "loss"}),
@@ -46,13 +46,22 @@ class Removed:
     seed: int
 
 
+def check(problem: Problem, config: HarmfulConfig) -> None:
+    """Refuses tasks that are all correct.
+
+    Raises:
+        ConfigError: No whole task is corrupted.
+    """
+    corrupted(problem)
+
+
 def run(bench: Workbench, config: HarmfulConfig) -> Result:
     """Ranks the tasks, counts what is found, and retrains.
 
     Raises:
         ConfigError: No whole task is corrupted.
     """
-    bad = corrupted(bench)
+    bad = corrupted(bench.problem)
     scores = {
         one.name: bench.scores(one).task_influence.mean(axis=1)
         for one in config.candidates or CANDIDATES
@@ -60,9 +69,9 @@ def run(bench: Workbench, config: HarmfulConfig) -> Result:
     warnings: tuple[str, ...] = ()
     if config.label_noise:
         noise = label_noise(bench)
-        scores["label noise"], warnings = noise.label_noise, tuple(noise.warnings)
+        scores[NOISE], warnings = noise.label_noise, tuple(noise.warnings)
         if bench.config.plant.permuted:
-            scores["contradiction"] = noise.contradictions.ratio
+            scores[CONTRADICTION] = noise.contradictions.ratio
     orders = {name: np.argsort(-values, kind="stable") for name, values in scores.items()}
     n_tasks = len(bench.problem.train)
     removals = list(_removals(config, orders, bad, n_tasks))
@@ -76,7 +85,8 @@ def run(bench: Workbench, config: HarmfulConfig) -> Result:
         config.kind,
         "Which ranking finds the tasks with corrupted labels, and does it help to drop them?",
         (found, accuracy),
-        (_found_figure(found), _accuracy_figure(accuracy)),
+        # With nothing retrained there is nothing to draw.
+        tuple(one for one in (_found_figure(found), _accuracy_figure(accuracy)) if one.series),
         (*_notes(bench, config, len(bad), n_tasks), *warnings),
         complete=None not in retrained,
         details={
@@ -92,13 +102,13 @@ def run(bench: Workbench, config: HarmfulConfig) -> Result:
     )
 
 
-def corrupted(bench: Workbench) -> tuple[int, ...]:
+def corrupted(problem: Problem) -> tuple[int, ...]:
     """Positions of the tasks that were corrupted or permuted as a whole.
 
     Raises:
         ConfigError: There are none.
     """
-    planted = bench.problem.planted
+    planted = problem.planted
     rows = sorted({*planted.corrupted, *planted.permuted}) if planted else []
     if not rows:
         raise ConfigError(

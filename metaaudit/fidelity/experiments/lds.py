@@ -24,12 +24,22 @@ from metaaudit.fidelity.statistics import (
     seed_correlation,
 )
 from metaaudit.fidelity.workbench import Workbench
+from metaaudit.loading import Problem
 
 TITLES = {
     "subset": "Predicted against actual losses after retraining on subsets of the tasks",
     "task": "Predicted against actual losses after retraining without one task",
     "instance": "Predicted against actual mean loss after retraining without one instance",
 }
+
+
+def check(problem: Problem, config: LdsConfig) -> None:
+    """Refuses too few retrainings.
+
+    Raises:
+        TaskSetError: There are too few to compare.
+    """
+    Removals.of(problem.train, config)
 
 
 def run(bench: Workbench, config: LdsConfig) -> Result:

@@ -21,7 +21,7 @@ from metaaudit.fidelity.results import Figure, Result, Series, Table, Value
 from metaaudit.fidelity.retraining import Retrained, Retraining
 from metaaudit.fidelity.workbench import Workbench
 from metaaudit.inputs.task_set import ImagePool, Ints, TaskSet
-from metaaudit.loading import Weights
+from metaaudit.loading import Problem, Weights
 from metaaudit.models import Params
 
 Floats = npt.NDArray[np.float64]
@@ -101,6 +101,15 @@ class Order:
         )
 
 
+def check(problem: Problem, config: NoiseImagesConfig) -> None:
+    """Refuses a share that leaves nothing to compare.
+
+    Raises:
+        ConfigError: It comes to no task or to all of them.
+    """
+    _count(len(problem.train), config.share)
+
+
 def run(bench: Workbench, config: NoiseImagesConfig) -> Result:
     """Trains with tasks of noise, short and long, without and with weight decay, and scores."""
     noisy, rows = with_noise(bench.problem.train, config.share, config.seed)
@@ -129,12 +138,13 @@ def run(bench: Workbench, config: NoiseImagesConfig) -> Result:
         COLUMNS,
         lines,
     )
+    figure = _figure(table)
     left = [f"Not trained within the time: {'; '.join(missing)}."] if missing else []
     return Result(
         config.kind,
         "Do tasks of noise images rank as less helpful than regular ones?",
         (table,),
-        (_figure(table),) if lines else (),
+        (figure,) if figure.series else (),
         (SIGN, DEPENDENT, *left),
         complete=not missing,
         details={"noise_tasks": [noisy.tasks[row].task_id for row in rows], "auc": auc},
@@ -155,13 +165,7 @@ def with_noise(task_set: TaskSet, share: float, seed: int) -> tuple[TaskSet, Int
     Raises:
         ConfigError: The share comes to no task or to all of them.
     """
-    count = round(share * len(task_set))
-    if not 0 < count < len(task_set):
-        raise ConfigError(
-            "evaluate.experiments.noise-images.share",
-            f"{share:g} of {len(task_set)} tasks are {count}",
-            "some tasks of noise and some regular ones",
-        )
+    count = _count(len(task_set), share)
     rng = np.random.default_rng(seed)
     rows = np.sort(rng.permutation(len(task_set))[:count])
     pool, tasks = task_set.pool, list(task_set.tasks)
@@ -176,6 +180,17 @@ def with_noise(task_set: TaskSet, share: float, seed: int) -> tuple[TaskSet, Int
     noise = _noise(pool, start - len(pool.ids), rng)
     pixels = np.concatenate([pool.pixels, noise])
     return TaskSet(replace(pool, pixels=pixels, ids=tuple(ids)), tuple(tasks)), rows
+
+
+def _count(n_tasks: int, share: float) -> int:
+    count = round(share * n_tasks)
+    if not 0 < count < n_tasks:
+        raise ConfigError(
+            "evaluate.experiments.noise-images.share",
+            f"{share:g} of {n_tasks} tasks are {count}",
+            "some tasks of noise and some regular ones",
+        )
+    return count
 
 
 def _noise(pool: ImagePool, count: int, rng: np.random.Generator) -> npt.NDArray[np.generic]:
