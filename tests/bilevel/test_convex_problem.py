@@ -246,7 +246,7 @@ def test_scores_do_not_depend_on_the_task_batch():
 
 
 def test_task_fisher_solves_its_own_dense_system():
-    solved = Solved(config=InfluenceConfig(damping=0.1))
+    solved = Solved(config=InfluenceConfig(curvature="task-fisher", damping=0.1))
     g = solved.gradients.numpy()
     fisher = solved.m / len(g) * g.T @ g + (DELTA + 0.1) * np.eye(g.shape[1])
     expected = np.linalg.solve(fisher, solved.targets.mean(axis=0))

@@ -162,7 +162,7 @@ def test_bad_limit_is_one_line(
 
 
 def test_score_says_what_it_reused_and_what_it_computed(trained_case: Case) -> None:
-    stages = ("gradients", "evaluation gradients", *LABEL_STAGES)
+    stages = ("gradients", "evaluation gradients", "sampled Fisher", *LABEL_STAGES)
     first = succeeds(trained_case.cli("score", "--run", trained_case.folder / "first")).stderr
     last = first.splitlines()[-len(stages) :]
     for line, stage in zip(last, stages, strict=True):

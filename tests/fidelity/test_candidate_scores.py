@@ -25,14 +25,15 @@ from tests.methods.small_given import digit_problem
 
 def bench(changes: dict[str, Any] | None = None, checkpoints: int = 1) -> Workbench:
     """A workbench with some checkpoints, which retrains nothing."""
-    problem = digit_problem(changes or {})
+    names = [f"{number}.safetensors" for number in range(checkpoints)]
+    problem = digit_problem({**(changes or {}), "checkpoint": names})
     weights = tuple(
         Weights(
-            Path(f"{number}.safetensors"),
+            Path(path),
             {name: (1 + 0.1 * number) * p for name, p in problem.template.items()},
             *("", (), {}, ()),
         )
-        for number in range(checkpoints)
+        for number, path in enumerate(names)
     )
     cache = FactorCache(cache_folder())
     retrainer = Retrainer.__new__(Retrainer)
