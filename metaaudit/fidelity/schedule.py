@@ -187,8 +187,10 @@ class Schedule:
                 while queue and workers.idle and self.budget.allows(self.jobs[queue[0]].size):
                     number = queue.popleft()
                     workers.give(number, self.jobs[number])
+                if not workers.busy:
+                    return
                 timeout = self.budget.patience(self.jobs[number].size for number in workers.busy)
-                if not workers.busy or timeout == 0:
+                if timeout == 0:
                     return
                 for number, done in workers.results(timeout):
                     self._take(number, done, advance)
