@@ -14,14 +14,14 @@ from metaaudit.console import Messages
 from metaaudit.curvature import Network
 from metaaudit.influence import bootstrap_interval, harmful_tasks, upper_outliers
 from metaaudit.inputs.contents import image_contents, task_content
-from metaaudit.labelnoise import LabelNoise, detect
+from metaaudit.labelnoise import LabelNoise
 from metaaudit.loading import Problem, Weights, load_weights, prepare
 from metaaudit.manifest import measurements, provenance
 from metaaudit.measuring import Measured, averaged, influence_spread, measure
 from metaaudit.planning import planned
 from metaaudit.runs.atomic import check_new, new_folder
 from metaaudit.runs.scores import Scores, write_run
-from metaaudit.stages import Stages
+from metaaudit.stages import Stages, of_checkpoint
 from metaaudit.task_facts import TaskFacts, item_rows, task_kinds, unexplained
 
 
@@ -95,7 +95,7 @@ class Audit:
 
     def stages(self, number: int) -> Stages:
         """The stages of a checkpoint, the first of which has the number 0."""
-        of = f" of checkpoint {number + 1}" if len(self.weights) > 1 else ""
+        of = of_checkpoint(number + 1, len(self.weights))
         parts = (self.problem, self.weights[number], self.cache, self.messages, self.network)
         return Stages.of_checkpoint(*parts, of)
 
@@ -108,13 +108,7 @@ class Audit:
         problem = self.problem
         each = [measure(self.stages(number)) for number in range(len(self.weights))]
         mean = averaged(each)
-        noise = detect(
-            problem.train,
-            mean.evidence,
-            problem.evaluation,
-            mean.trusted_evidence,
-            problem.config.mislabel,
-        )
+        noise = mean.label_noise(problem)
         images = image_contents(problem.train)
         facts = TaskFacts.of(problem.train, problem.evaluation, images)
         scores = self._scores(mean, influence_spread(each), noise, facts, images)
@@ -200,8 +194,6 @@ def _prepared(config: Config, messages: Messages) -> Audit:
     with messages.stage("load"):
         problem = prepare(config)
         weights = [load_weights(problem, path) for path in config.checkpoints]
-        mislabel = config.mislabel
-        by_ekfac = config.influence.uses_ekfac or mislabel.signal == "self-influence"
-        network = problem.layers() if by_ekfac else None
+        network = problem.layers() if config.scores_by_ekfac else None
     cache = FactorCache(cache_folder(), say=messages.say)
     return Audit(problem, weights, cache, messages, network)

@@ -25,7 +25,6 @@ from metaaudit.bilevel import (
     Adaptation,
     Adjoint,
     AdjointSolver,
-    Implicit,
     TaskBatch,
     TotalHessian,
     over_tasks,
@@ -41,6 +40,7 @@ from metaaudit.influence import Removal, removed_gradient
 from metaaudit.inputs.checkpoints import read_checkpoint, write_checkpoint
 from metaaudit.inputs.task_set import TaskSet
 from metaaudit.loading import load_weights, prepare
+from metaaudit.methods import differentiated
 from metaaudit.models import Layout, Params
 from metaaudit.pruning import PrunePlan
 from metaaudit.runs.saved import SavedRun
@@ -125,22 +125,14 @@ def removal_step(stages: Stages, plan: PrunePlan, damping: float) -> Adjoint:
         plan: What is dropped.
         damping: That the run ended with.
     """
-    train, gradients = differentiated(stages)
+    train, found = differentiated(stages)
+    gradients = stages.tensor(found.gradients)
     influence = stages.problem.config.influence
     if influence.curvature != "ekfac":  # whose damping differs from layer to layer
         influence = influence.model_copy(update={"damping": damping})
     ekfac = stages.outer_ekfac(train, gradients) if influence.outer_ekfac else None
     removal = _removal(train.task_set, plan)
     return solved_step(stages, influence, train, gradients, removal, ekfac)
-
-
-def differentiated(stages: Stages) -> tuple[Adaptation, Tensor]:
-    """The training tasks and their total gradients ``D L_k``: ``[n_tasks, n_params]``."""
-    train = stages.training_adaptation()
-    gradients = stages.tensor(stages.gradients("gradients", train).gradients)
-    if isinstance(train, Implicit):
-        train = train.with_gradients(gradients)
-    return train, gradients
 
 
 def solved_step(
@@ -194,7 +186,7 @@ def _stages(run: SavedRun, config: Config, messages: Messages) -> Stages:
     with messages.stage("load"):
         problem = prepare(config)
         weights = load_weights(problem, config.checkpoints[0])
-        network = problem.layers() if config.influence.uses_ekfac else None
+        network = problem.influence_layers()
     manifest = run.manifest
     if problem.train.content_hash != manifest["data"]["train"]["sha256"]:
         raise _changed(run, "training tasks have")

@@ -147,6 +147,14 @@ class Problem:
         """The proximal inner problem of every task of a set."""
         return InnerProblem(self.objective, params, task_set, self.batching, rho)
 
+    def influence_layers(self) -> Network | None:
+        """The model's layers where influence is by EK-FAC.
+
+        Raises:
+            ModelError: EK-FAC does not cover the model.
+        """
+        return self.layers() if self.config.influence.uses_ekfac else None
+
     def layers(self) -> Network:
         """The model's layers, for EK-FAC.
 

@@ -12,7 +12,8 @@ import numpy.typing as npt
 from metaaudit.assumptions import unmet
 from metaaudit.influence import alignment
 from metaaudit.label_stages import LabelStages
-from metaaudit.labelnoise import Evidence, mean_probabilities
+from metaaudit.labelnoise import Evidence, LabelNoise, detect, mean_probabilities
+from metaaudit.loading import Problem
 from metaaudit.manifest import evaluation, inner, inner_warnings, outer_stationarity
 from metaaudit.methods import METHODS, Given, MethodScores, averaged_scores, comparable, evened
 from metaaudit.stages import Stages
@@ -52,6 +53,16 @@ class Measured:
     def method(self) -> str:
         """The method that scored."""
         return str(self.scores.solver["method"])
+
+    def label_noise(self, problem: Problem) -> LabelNoise:
+        """What the evidence makes of the labels."""
+        return detect(
+            problem.train,
+            self.evidence,
+            problem.evaluation,
+            self.trusted_evidence,
+            problem.config.mislabel,
+        )
 
     @property
     def summary(self) -> dict[str, Any]:

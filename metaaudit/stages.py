@@ -262,6 +262,15 @@ class Stages:
         return {name: self.tensor(values) for name, values in arrays.items()}
 
 
+def of_checkpoint(number: int, count: int) -> str:
+    """What stands after the name of a stage of one of some checkpoints, counted from 1.
+
+    >>> of_checkpoint(2, 4), of_checkpoint(1, 1)
+    (' of checkpoint 2', '')
+    """
+    return f" of checkpoint {number}" if count > 1 else ""
+
+
 def check_finite(stage: str, task_set: TaskSet, *values: np.ndarray) -> None:
     """Refuses numbers that are not finite, one a task or one an instance, naming a task.
 

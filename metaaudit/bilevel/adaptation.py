@@ -56,6 +56,14 @@ class Adaptation(ABC):
         """The order of the meta-parameters in a flat vector."""
         return Layout.of(self.params)
 
+    def unit_tangent(self, direction: Tensor) -> tuple[Params, float]:
+        """A direction ``[n_params]`` at norm 1, and its norm; one of norm 0 stays as it is.
+
+        Tangents of order 1 keep single precision away from its limits.
+        """
+        scale = float(direction.norm()) or 1.0
+        return self.layout.unflatten(direction / scale, self.params), scale
+
     def batches(self) -> Iterator[TaskBatch]:
         """All tasks, in batches."""
         return self.batching.batches(self.task_set)

@@ -28,8 +28,7 @@ def weight_derivatives(
     Returns:
         ``[n_instances]``, in the task set's order of instances.
     """
-    scale = float(direction.norm()) or 1.0  # keeps tangents of order 1 in single precision
-    tangent = adaptation.layout.unflatten(direction / scale, adaptation.params)
+    tangent, scale = adaptation.unit_tangent(direction)
     result = np.empty(adaptation.task_set.n_instances)
     for batch in adaptation.batches():
         values = adaptation.weight_derivatives(batch, tangent)

@@ -49,6 +49,11 @@ class Config(Section):
     compute: ComputeConfig = ComputeConfig()
 
     @property
+    def scores_by_ekfac(self) -> bool:
+        """Whether scoring uses EK-FAC, which not every network allows."""
+        return self.influence.uses_ekfac or self.mislabel.signal == "self-influence"
+
+    @property
     def checkpoints(self) -> tuple[Path, ...]:
         """All checkpoints, one or more."""
         given = self.checkpoint

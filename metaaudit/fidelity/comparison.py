@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from metaaudit.fidelity.closeness import Closeness
 from metaaudit.fidelity.results import Value
-from metaaudit.fidelity.retraining import Floats, Performance
+from metaaudit.fidelity.retraining import Performance
 from metaaudit.models import Layout, Params
 
 COLUMNS = (
@@ -92,7 +93,8 @@ class Comparison:
             return cls(*plain, points, share)
         before = original.performance.losses
         changes = (here.performance.losses - before, retrained.performance.losses - before)
-        return cls(*plain, points, share, distance(here, retrained, original), pearson(*changes))
+        apart = distance(here, retrained, original)
+        return cls(*plain, points, share, apart, Closeness.of(*changes).linear)
 
 
 def distance(here: Outcome, retrained: Outcome, original: Outcome) -> float | None:
@@ -101,15 +103,6 @@ def distance(here: Outcome, retrained: Outcome, original: Outcome) -> float | No
     flat = [layout.flatten(one.params).double().cpu() for one in (here, retrained, original)]
     moved = float((flat[1] - flat[2]).norm())
     return float((flat[0] - flat[1]).norm()) / moved if moved else None
-
-
-def pearson(x: Floats, y: Floats) -> float | None:
-    """Pearson's correlation; ``None`` where either is constant."""
-    if not (np.ptp(x) and np.ptp(y)):
-        return None
-    x, y = x - x.mean(), y - y.mean()
-    size = float(np.linalg.norm(x) * np.linalg.norm(y))
-    return float(x @ y) / size
 
 
 def mean_and_error(values: Iterable[float | None]) -> tuple[float | None, float | None]:

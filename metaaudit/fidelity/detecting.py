@@ -13,11 +13,11 @@ from metaaudit.curvature import Network
 from metaaudit.errors import ModelError
 from metaaudit.fidelity.workbench import Workbench
 from metaaudit.label_stages import LabelStages
-from metaaudit.labelnoise import Evidence, LabelNoise, detect, judge
+from metaaudit.labelnoise import Evidence, LabelNoise, judge
 from metaaudit.labelnoise.detection import signal_values
 from metaaudit.loading import Problem, Weights
 from metaaudit.measuring import Measured, averaged, measure
-from metaaudit.stages import Stages
+from metaaudit.stages import Stages, of_checkpoint
 
 Floats = npt.NDArray[np.float64]
 
@@ -52,22 +52,16 @@ class Known:
         try:
             network = problem.layers()
         except ModelError as error:
-            if _needs_layers(problem):
+            if problem.config.scores_by_ekfac:
                 raise
             warnings.append(f"self-influence is left out, which needs EK-FAC: {error}")
-        several = len(bench.weights) > 1
+        count = len(bench.weights)
         each = [
-            _Checkpoint.of(bench, weights, network, f" of checkpoint {number}" if several else "")
+            _Checkpoint.of(bench, weights, network, of_checkpoint(number, count))
             for number, weights in enumerate(bench.weights, start=1)
         ]
         mean = averaged([one.measured for one in each])
-        noise = detect(
-            problem.train,
-            mean.evidence,
-            problem.evaluation,
-            mean.trusted_evidence,
-            problem.config.mislabel,
-        )
+        noise = mean.label_noise(problem)
         return cls(
             noise,
             {**_label_signals(problem, each), "influence": mean.scores.instance_influence},
@@ -133,8 +127,3 @@ def _label_signals(problem: Problem, each: list[_Checkpoint]) -> dict[str, Float
         if evidence is not None:
             found[signal] = signal_values(signal, evidence, judgement, problem.train)
     return found
-
-
-def _needs_layers(problem: Problem) -> bool:
-    config = problem.config
-    return config.influence.uses_ekfac or config.mislabel.signal == "self-influence"

@@ -14,10 +14,11 @@ from torch import Tensor
 from metaaudit.bilevel import Adaptation, Adjoint, total_gradients
 from metaaudit.cache import FactorCache
 from metaaudit.config.evaluate import CandidateConfig
-from metaaudit.editing import differentiated, solved_step
+from metaaudit.editing import solved_step
 from metaaudit.errors import ConfigError
 from metaaudit.fidelity.workbench import Workbench
 from metaaudit.influence import Removal, weight_gradient
+from metaaudit.methods import differentiated
 from metaaudit.methods.partial import Partial
 from metaaudit.methods.pooled_ekfac import pooled_ekfac
 from metaaudit.models import Layout, Params
@@ -73,7 +74,7 @@ def edit(bench: Workbench, candidate: CandidateConfig, removal: Removal) -> Edit
         MetaauditError: It cannot be done so.
     """
     problem = replace(bench.problem, config=bench.configured(candidate))
-    network = problem.layers() if problem.config.influence.uses_ekfac else None
+    network = problem.influence_layers()
     weights, way = bench.weights[-1], EDITS[problem.config.influence.method]
     with tempfile.TemporaryDirectory() as folder:
         cold = FactorCache(Path(folder))
@@ -89,7 +90,8 @@ def edit(bench: Workbench, candidate: CandidateConfig, removal: Removal) -> Edit
 
 def by_total_hessian(stages: Stages, removal: Removal) -> Step:
     """``(1/N) H^-1 sum d/d omega D L_k``: the edit of ``metaaudit prune --edit-checkpoint``."""
-    train, gradients = differentiated(stages)
+    train, found = differentiated(stages)
+    gradients = stages.tensor(found.gradients)
     influence = stages.problem.config.influence
     ekfac = stages.outer_ekfac(train, gradients) if influence.outer_ekfac else None
     return _step(train, solved_step(stages, influence, train, gradients, removal, ekfac))

@@ -3,28 +3,18 @@
 from __future__ import annotations
 
 from metaaudit.fidelity.workbench import Workbench
-from metaaudit.labelnoise import LabelNoise, detect
+from metaaudit.labelnoise import LabelNoise
 from metaaudit.measuring import averaged, measure
-from metaaudit.stages import Stages
+from metaaudit.stages import Stages, of_checkpoint
 
 
 def label_noise(bench: Workbench) -> LabelNoise:
     """By the signal of the ``mislabel`` section."""
-    problem = bench.problem
-    config = problem.config
-    by_layers = config.influence.uses_ekfac or config.mislabel.signal == "self-influence"
-    parts = (bench.cache, bench.messages, problem.layers() if by_layers else None)
-    several = len(bench.weights) > 1
-    mean = averaged(
-        [
-            measure(
-                Stages.of_checkpoint(
-                    problem, weights, *parts, f" of checkpoint {number}" if several else ""
-                )
-            )
-            for number, weights in enumerate(bench.weights, start=1)
-        ]
-    )
-    return detect(
-        problem.train, mean.evidence, problem.evaluation, mean.trusted_evidence, config.mislabel
-    )
+    problem, count = bench.problem, len(bench.weights)
+    network = problem.layers() if problem.config.scores_by_ekfac else None
+    parts = (bench.cache, bench.messages, network)
+    each = [
+        measure(Stages.of_checkpoint(problem, weights, *parts, of_checkpoint(number, count)))
+        for number, weights in enumerate(bench.weights, start=1)
+    ]
+    return averaged(each).label_noise(problem)

@@ -21,7 +21,7 @@ from metaaudit.fidelity.retraining import Performance, Retrained, Retrainer, Ret
 from metaaudit.loading import Problem, Weights
 from metaaudit.methods import METHODS, Given, MethodScores, averaged_scores
 from metaaudit.models import Params
-from metaaudit.stages import Stages
+from metaaudit.stages import Stages, of_checkpoint
 
 
 @dataclass(frozen=True)
@@ -59,9 +59,9 @@ class Workbench:
         """One after the other: the model has the buffers of the checkpoint that came last."""
         problem = replace(self.problem, config=self.configured(candidate))
         used = self.weights[-(candidate.checkpoints or len(self.weights)) :]
-        network = problem.layers() if problem.config.influence.uses_ekfac else None
+        network = problem.influence_layers()
         for number, weights in enumerate(used, start=1):
-            of = f" of checkpoint {number}" if len(used) > 1 else ""
+            of = of_checkpoint(number, len(used))
             parts = (self.cache, self.messages, network, f"{of} ({candidate.name})")
             yield Given.of(Stages.of_checkpoint(problem, weights, *parts))
 

@@ -2,7 +2,7 @@
 
 from metaaudit.methods.ascent import ascent_influence
 from metaaudit.methods.averaging import averaged_scores, comparable, evened
-from metaaudit.methods.base import Factored, Given, Method, MethodScores
+from metaaudit.methods.base import Factored, Given, Method, MethodScores, differentiated
 from metaaudit.methods.direct import direct_influence
 from metaaudit.methods.ekfac import ekfac_influence
 from metaaudit.methods.simple import at_random, by_grad_norm, by_loss
@@ -33,5 +33,6 @@ __all__ = [
     "adjoint_solver",
     "averaged_scores",
     "comparable",
+    "differentiated",
     "evened",
 ]

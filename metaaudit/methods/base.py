@@ -16,6 +16,15 @@ from metaaudit.stages import Stages
 Floats = npt.NDArray[np.float64]
 
 
+def differentiated(stages: Stages) -> tuple[Adaptation, TaskGradients]:
+    """The training tasks and their total gradients, computed or from the cache."""
+    train = stages.training_adaptation()
+    gradients = stages.gradients("gradients", train)
+    if isinstance(train, Implicit):
+        train = train.with_gradients(stages.tensor(gradients.gradients))
+    return train, gradients
+
+
 @dataclass(frozen=True)
 class Given:
     """A checkpoint, its tasks, and their total gradients.
@@ -37,10 +46,7 @@ class Given:
     @classmethod
     def of(cls, stages: Stages) -> Given:
         """Computes the gradients, or takes them from the cache."""
-        train = stages.training_adaptation()
-        gradients = stages.gradients("gradients", train)
-        if isinstance(train, Implicit):
-            train = train.with_gradients(stages.tensor(gradients.gradients))
+        train, gradients = differentiated(stages)
         held_out = stages.evaluation_adaptation()
         targets = stages.gradients("evaluation gradients", held_out)
         return cls(stages, train, gradients, held_out, targets)

@@ -60,8 +60,7 @@ def margin_shares(
         ``[n_instances]``, in the task set's order of instances.
     """
     objective = adaptation.objective
-    scale = float(direction.norm()) or 1.0  # keeps tangents of order 1 in single precision
-    tangent = adaptation.layout.unflatten(direction / scale, adaptation.params)
+    tangent, scale = adaptation.unit_tangent(direction)
 
     def slopes(theta: Params, moved: Params, data: TaskTensors) -> Tensor:
         found: Tensor = jvp(lambda t: query_margins(objective, t, data), (theta,), (moved,))[1]

@@ -35,7 +35,6 @@ from metaaudit.bilevel.batch import TaskBatch, TaskTensors
 from metaaudit.config.evaluate import DriftConfig
 from metaaudit.config.influence import InnerConfig
 from metaaudit.config.learner import PROXIMAL_LEARNERS
-from metaaudit.curvature import Network
 from metaaudit.errors import ConfigError
 from metaaudit.fidelity.closeness import Closeness, Floats
 from metaaudit.fidelity.results import Figure, Result, Series, Table, Value
@@ -208,7 +207,7 @@ def _drift(bench: Workbench, inner: InnerConfig, steps: int, rows: list[int], ke
     with given.stages.stage("exact derivative", len(rows)) as advance:
         exact = -weight_derivatives(given.train.over(rows), direction, advance) / n_tasks
     stages = replace(given.stages, problem=_two_stage_problem(problem, inner))
-    method = InnerMethod(stages.problem.config.influence, _network(stages.problem))
+    method = InnerMethod(stages.problem.config.influence, stages.problem.influence_layers())
     with stages.stage("two stages", len(rows)) as advance:
         some = problem.train.select(rows)
         implicit = method.implicit(
@@ -230,8 +229,7 @@ def _drift(bench: Workbench, inner: InnerConfig, steps: int, rows: list[int], ke
 
 
 def _terms(implicit: Implicit, direction: Tensor) -> Iterator[tuple[TaskBatch, Tensor]]:
-    scale = float(direction.norm()) or 1.0  # keeps tangents of order 1 in single precision
-    tangent = implicit.layout.unflatten(direction / scale, implicit.params)
+    tangent, scale = implicit.unit_tangent(direction)
     for batch in implicit.batches():
         yield batch, scale * two_stage(implicit, batch, tangent)
 
@@ -254,12 +252,8 @@ def _two_stage_problem(problem: Problem, inner: InnerConfig) -> Problem:
     return replace(problem, config=problem.config.model_copy(update={"influence": influence}))
 
 
-def _network(problem: Problem) -> Network | None:
-    return problem.layers() if problem.config.influence.uses_ekfac else None
-
-
 def _given(bench: Workbench, problem: Problem, weights: Weights, of: str) -> Given:
-    parts = (bench.cache, bench.messages, _network(problem))
+    parts = (bench.cache, bench.messages, problem.influence_layers())
     return Given.of(Stages.of_checkpoint(problem, weights, *parts, of))
 
 
