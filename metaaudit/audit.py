@@ -108,7 +108,7 @@ class Audit:
         problem = self.problem
         each = [measure(self.stages(number)) for number in range(len(self.weights))]
         mean = averaged(each)
-        noise = mean.label_noise(problem)
+        noise = mean.labels.judged(problem)
         images = image_contents(problem.train)
         facts = TaskFacts.of(problem.train, problem.evaluation, images)
         scores = self._scores(mean, influence_spread(each), noise, facts, images)

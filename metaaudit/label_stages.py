@@ -1,27 +1,35 @@
-"""The stages that ask what the learner says of labels."""
+"""What the learner says of labels: the stages that ask it, and the mean over checkpoints."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Self
 
 import numpy as np
+import numpy.typing as npt
 
 from metaaudit.bilevel import Adaptation, Advance, Batching, Objective
 from metaaudit.inputs.task_set import TaskSet
 from metaaudit.labelnoise import (
     Evidence,
+    LabelNoise,
     Probabilities,
     adapted_fit,
     best_steps,
     cross_fit,
+    detect,
     leave_one_out_fit,
+    mean_probabilities,
     own_influence,
     support_fit,
 )
+from metaaudit.loading import Problem
 from metaaudit.models import Params
 from metaaudit.stages import Arrays, Key, Stages, check_finite
+
+Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -141,3 +149,61 @@ class LabelStages:
         """What every fit starts from."""
         problem = self.stages.problem
         return problem.objective, self.stages.weights.params, task_set, problem.batching
+
+
+@dataclass(frozen=True)
+class LabelEvidence:
+    """What the learner says of the labels of all tasks.
+
+    Attributes:
+        training: Of the training tasks.
+        trusted: Of the evaluation tasks, whose labels are trusted.
+    """
+
+    training: Evidence
+    trusted: Evidence
+
+    @classmethod
+    def of(cls, labels: LabelStages, train: Adaptation, held_out: Adaptation) -> Self:
+        """That of one checkpoint."""
+        problem = labels.stages.problem
+        return cls(
+            labels.evidence(problem.train, train), labels.evidence(problem.evaluation, held_out)
+        )
+
+    @classmethod
+    def averaged(cls, each: Sequence[LabelEvidence]) -> LabelEvidence:
+        """The mean over checkpoints; a signal without a natural scale in units of what is usual."""
+        if len(each) == 1:
+            return each[0]
+        units = [_unit(one.trusted) for one in each]
+        return cls(
+            _mean_evidence([one.training for one in each], units),
+            _mean_evidence([one.trusted for one in each], units),
+        )
+
+    def judged(self, problem: Problem) -> LabelNoise:
+        """What the evidence makes of the labels."""
+        config = problem.config.mislabel
+        return detect(problem.train, self.training, problem.evaluation, self.trusted, config)
+
+
+def _unit(trusted: Evidence) -> float:
+    """What is usual of a signal without a natural scale, which differs between checkpoints."""
+    return 1.0 if trusted.other is None else float(np.median(np.abs(trusted.other))) or 1.0
+
+
+def _mean_evidence(each: Sequence[Evidence], units: Sequence[float]) -> Evidence:
+    def mean(get: Callable[[Evidence], Floats | None]) -> Floats | None:
+        given = [values for one in each if (values := get(one)) is not None]
+        return mean_probabilities(given) if given else None
+
+    others = [
+        one.other / unit for one, unit in zip(each, units, strict=True) if one.other is not None
+    ]
+    return Evidence(
+        crossfit=mean_probabilities([one.crossfit for one in each]),
+        adapted=mean_probabilities([one.adapted for one in each]),
+        left_out=mean(lambda one: one.left_out),
+        other=np.mean(others, axis=0) if others else None,
+    )

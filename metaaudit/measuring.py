@@ -11,9 +11,7 @@ import numpy.typing as npt
 
 from metaaudit.assumptions import unmet
 from metaaudit.influence import alignment
-from metaaudit.label_stages import LabelStages
-from metaaudit.labelnoise import Evidence, LabelNoise, detect, mean_probabilities
-from metaaudit.loading import Problem
+from metaaudit.label_stages import LabelEvidence, LabelStages
 from metaaudit.manifest import evaluation, inner, inner_warnings, outer_stationarity
 from metaaudit.methods import METHODS, Given, MethodScores, averaged_scores, comparable, evened
 from metaaudit.stages import Stages
@@ -32,8 +30,7 @@ class Measured:
         grad_norm: ``[n_tasks]``.
         alignment: ``[n_tasks]``.
         loss: ``[n_instances]``, after adaptation.
-        evidence: What the learner says of the training labels.
-        trusted_evidence: What it says of the labels of the evaluation tasks.
+        labels: What the learner says of the labels.
         manifest: How it was computed.
         warnings: One line for each thing that did not go as asked.
     """
@@ -44,8 +41,7 @@ class Measured:
     grad_norm: Floats
     alignment: Floats
     loss: Floats
-    evidence: Evidence
-    trusted_evidence: Evidence
+    labels: LabelEvidence
     manifest: dict[str, Any]
     warnings: list[str]
 
@@ -53,16 +49,6 @@ class Measured:
     def method(self) -> str:
         """The method that scored."""
         return str(self.scores.solver["method"])
-
-    def label_noise(self, problem: Problem) -> LabelNoise:
-        """What the evidence makes of the labels."""
-        return detect(
-            problem.train,
-            self.evidence,
-            problem.evaluation,
-            self.trusted_evidence,
-            problem.config.mislabel,
-        )
 
     @property
     def summary(self) -> dict[str, Any]:
@@ -97,8 +83,7 @@ def measure(stages: Stages) -> Measured:
         grad_norm=np.linalg.norm(gradients.gradients.astype(np.float64), axis=1),
         alignment=alignment(gradients.gradients),
         loss=gradients.losses,
-        evidence=labels.evidence(problem.train, given.train),
-        trusted_evidence=labels.evidence(problem.evaluation, given.held_out),
+        labels=LabelEvidence.of(labels, given.train, given.held_out),
         manifest={
             "evaluation": evaluation(problem.evaluation, given.target_gradients),
             "outer_gradient": stationarity,
@@ -124,7 +109,6 @@ def averaged(each: Sequence[Measured]) -> Measured:
 
     first = each[0]
     own = [m.self_influence for m in each if m.self_influence is not None]
-    units = [_unit(m.trusted_evidence) for m in each]
     scores = averaged_scores(first.method, [m.scores for m in each])
     warnings = [line for m in each for line in m.warnings]
     return Measured(
@@ -134,8 +118,7 @@ def averaged(each: Sequence[Measured]) -> Measured:
         grad_norm=mean(lambda m: m.grad_norm),
         alignment=mean(lambda m: m.alignment),
         loss=mean(lambda m: m.loss),
-        evidence=_mean_evidence([m.evidence for m in each], units),
-        trusted_evidence=_mean_evidence([m.trusted_evidence for m in each], units),
+        labels=LabelEvidence.averaged([m.labels for m in each]),
         manifest={
             **first.manifest,
             "evaluation": {
@@ -155,24 +138,3 @@ def influence_spread(each: Sequence[Measured]) -> Floats | None:
     alike, _ = comparable(each[0].method, [m.scores for m in each])
     spread: Floats = alike.mean(axis=2).std(axis=0, ddof=1)
     return spread
-
-
-def _unit(trusted: Evidence) -> float:
-    """What is usual of a signal without a natural scale, which differs between checkpoints."""
-    return 1.0 if trusted.other is None else float(np.median(np.abs(trusted.other))) or 1.0
-
-
-def _mean_evidence(each: Sequence[Evidence], units: Sequence[float]) -> Evidence:
-    def mean(get: Callable[[Evidence], Floats | None]) -> Floats | None:
-        given = [values for one in each if (values := get(one)) is not None]
-        return mean_probabilities(given) if given else None
-
-    others = [
-        one.other / unit for one, unit in zip(each, units, strict=True) if one.other is not None
-    ]
-    return Evidence(
-        crossfit=mean_probabilities([one.crossfit for one in each]),
-        adapted=mean_probabilities([one.adapted for one in each]),
-        left_out=mean(lambda one: one.left_out),
-        other=np.mean(others, axis=0) if others else None,
-    )

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from metaaudit.label_stages import LabelEvidence
 from metaaudit.labelnoise import Evidence
 from metaaudit.measuring import Measured, averaged, influence_spread
 from metaaudit.methods import MethodScores, averaged_scores
@@ -38,10 +39,10 @@ def measured(seed: int, scale: float = 1.0) -> Measured:
         grad_norm=rng.gamma(2, size=TASKS),
         alignment=rng.uniform(-1, 1, TASKS),
         loss=rng.gamma(2, size=INSTANCES),
-        evidence=Evidence(
-            *(log_probabilities(rng) for _ in range(3)), rng.gamma(2, size=INSTANCES)
+        labels=LabelEvidence(
+            Evidence(*(log_probabilities(rng) for _ in range(3)), rng.gamma(2, size=INSTANCES)),
+            Evidence(log_probabilities(rng), log_probabilities(rng)),
         ),
-        trusted_evidence=Evidence(log_probabilities(rng), log_probabilities(rng)),
         manifest={
             "seed": seed,
             "evaluation": {"mean_loss": 1.0 + seed, "mean_accuracy": 0.5},
@@ -102,13 +103,13 @@ def test_probabilities_are_averaged_as_probabilities() -> None:
         return mean
 
     for name in ("crossfit", "adapted", "left_out"):
-        mean = np.exp(getattr(found.evidence, name))
-        wanted = expected([getattr(one.evidence, name) for one in each])
+        mean = np.exp(getattr(found.labels.training, name))
+        wanted = expected([getattr(one.labels.training, name) for one in each])
         np.testing.assert_allclose(mean, wanted, rtol=1e-9, err_msg=name)
-    wanted = expected([one.trusted_evidence.crossfit for one in each])
-    np.testing.assert_allclose(np.exp(found.trusted_evidence.crossfit), wanted, rtol=1e-9)
-    assert found.trusted_evidence.left_out is None
-    assert found.trusted_evidence.other is None
+    wanted = expected([one.labels.trusted.crossfit for one in each])
+    np.testing.assert_allclose(np.exp(found.labels.trusted.crossfit), wanted, rtol=1e-9)
+    assert found.labels.trusted.left_out is None
+    assert found.labels.trusted.other is None
 
 
 @pytest.mark.parametrize("name", ["outer_loss", "grad_norm", "alignment", "loss"])
@@ -135,17 +136,17 @@ def with_other(seed: int, scale: float) -> Measured:
     one = measured(seed)
     evidence, trusted = (
         replace(given, other=values)
-        for given, values in zip((one.evidence, one.trusted_evidence), parts, strict=True)
+        for given, values in zip((one.labels.training, one.labels.trusted), parts, strict=True)
     )
-    return replace(one, evidence=evidence, trusted_evidence=trusted)
+    return replace(one, labels=LabelEvidence(evidence, trusted))
 
 
 def test_other_signals_are_averaged_in_units_of_what_is_usual() -> None:
     alike = averaged([with_other(0, 1), with_other(1, 1)])
     unlike = averaged([with_other(0, 1), with_other(1, 100)])
     for one, other in (
-        (alike.evidence, unlike.evidence),
-        (alike.trusted_evidence, unlike.trusted_evidence),
+        (alike.labels.training, unlike.labels.training),
+        (alike.labels.trusted, unlike.labels.trusted),
     ):
         assert one.other is not None and other.other is not None
         np.testing.assert_allclose(other.other, one.other, rtol=1e-12)

@@ -48,9 +48,14 @@ def default_candidates(learner: str) -> list[CandidateConfig]:
 
 
 def score_all(
-    bench: Workbench, asked: Sequence[CandidateConfig] | None
+    bench: Workbench, asked: Sequence[CandidateConfig] | None, *, by_instance: bool = False
 ) -> tuple[list[Scored], list[str]]:
     """Scores of the candidates that are named, for every target, or of all methods.
+
+    Args:
+        bench: The objects of the evaluation.
+        asked: The candidates that are named.
+        by_instance: Whether instances are scored too.
 
     Returns:
         The scores, and a line for each of all methods that the model or the learner does not allow.
@@ -59,20 +64,20 @@ def score_all(
         MetaauditError: One that is named cannot be used.
     """
     if asked is not None:
-        return [_scored(bench, one) for one in asked], []
+        return [_scored(bench, one, by_instance) for one in asked], []
     found, left_out = [], []
     for one in default_candidates(bench.config.learner.name):
         try:
-            found.append(_scored(bench, one))
+            found.append(_scored(bench, one, by_instance))
         except MetaauditError as error:
             left_out.append(f"{one.name} is left out: {error}")
     return found, left_out
 
 
-def _scored(bench: Workbench, candidate: CandidateConfig) -> Scored:
+def _scored(bench: Workbench, candidate: CandidateConfig, by_instance: bool) -> Scored:
     each = candidate.model_copy(update={"influence": {"targets": "each", **candidate.influence}})
     uses, started = dict(bench.cache.uses), time.perf_counter()
-    scores = bench.scores(each)
+    scores = bench.scores(each, by_instance=by_instance)
     seconds = time.perf_counter() - started
     seconds += sum(
         use.saved_s for label, use in bench.cache.uses.items() if use is not uses.get(label)

@@ -12,8 +12,8 @@ from metaaudit.config.mislabel import Signal
 from metaaudit.curvature import Network
 from metaaudit.errors import ModelError
 from metaaudit.fidelity.workbench import Workbench
-from metaaudit.label_stages import LabelStages
-from metaaudit.labelnoise import Evidence, LabelNoise, judge
+from metaaudit.label_stages import LabelEvidence, LabelStages
+from metaaudit.labelnoise import LabelNoise, judge
 from metaaudit.labelnoise.detection import signal_values
 from metaaudit.loading import Problem, Weights
 from metaaudit.measuring import Measured, averaged, measure
@@ -61,7 +61,7 @@ class Known:
             for number, weights in enumerate(bench.weights, start=1)
         ]
         mean = averaged([one.measured for one in each])
-        noise = mean.label_noise(problem)
+        noise = mean.labels.judged(problem)
         return cls(
             noise,
             {**_label_signals(problem, each), "influence": mean.scores.instance_influence},
@@ -82,11 +82,11 @@ class _Checkpoint:
 
     Attributes:
         measured: All that ``score`` computes.
-        evidence: By signal, of the training and of the evaluation labels.
+        labels: What the learner says of them, by signal.
     """
 
     measured: Measured
-    evidence: dict[Signal, tuple[Evidence, Evidence]]
+    labels: dict[Signal, LabelEvidence]
 
     @classmethod
     def of(
@@ -98,27 +98,20 @@ class _Checkpoint:
         signals = [SHARED, *(one for one in APART if network or one != "self-influence")]
         return cls(measure(stages), {one: _evidence(stages, one) for one in signals})
 
-    def saying(self, signal: Signal) -> Measured:
-        """What ``score`` computes, with the evidence of another signal."""
-        ours, theirs = self.evidence[signal]
-        return replace(self.measured, evidence=ours, trusted_evidence=theirs)
 
-
-def _evidence(stages: Stages, signal: Signal) -> tuple[Evidence, Evidence]:
+def _evidence(stages: Stages, signal: Signal) -> LabelEvidence:
     problem = stages.problem
     mislabel = problem.config.mislabel.model_copy(update={"signal": signal})
     config = problem.config.model_copy(update={"mislabel": mislabel})
     asked = replace(stages, problem=replace(problem, config=config))
-    labels = LabelStages(asked)
-    return (
-        labels.evidence(problem.train, asked.training_adaptation()),
-        labels.evidence(problem.evaluation, asked.evaluation_adaptation()),
-    )
+    adaptations = asked.training_adaptation(), asked.evaluation_adaptation()
+    return LabelEvidence.of(LabelStages(asked), *adaptations)
 
 
 def _label_signals(problem: Problem, each: list[_Checkpoint]) -> dict[str, Floats]:
     means = {
-        kind: averaged([one.saying(kind) for one in each]).evidence for kind in each[0].evidence
+        kind: LabelEvidence.averaged([one.labels[kind] for one in each]).training
+        for kind in each[0].labels
     }
     judgement = judge(means[SHARED].crossfit, problem.train)
     found = {}

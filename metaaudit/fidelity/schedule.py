@@ -19,7 +19,7 @@ from metaaudit.fidelity.training_run import TrainingRun, Work
 NAME = "retraining"
 """Of the arrays in the cache."""
 
-AGAIN = "what is done is kept; run the same command again to go on"
+AGAIN = "what is done is kept: the same command with a new --run goes on"
 
 NO_TIME = Budget(-math.inf)
 

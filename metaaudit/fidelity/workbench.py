@@ -47,32 +47,41 @@ class Workbench:
         """The configuration."""
         return self.problem.config
 
-    def given(self, candidate: CandidateConfig) -> list[Given]:
+    def given(self, candidate: CandidateConfig, *, by_instance: bool = False) -> Iterator[Given]:
         """What a candidate scores by, for each of the checkpoints that it uses.
+
+        One after the other: the model has the buffers of the checkpoint that came last.
+
+        Args:
+            candidate: The candidate.
+            by_instance: Whether instances are scored too, which takes longer.
+
 
         Raises:
             MetaauditError: It cannot be scored so.
         """
-        return list(self._each(candidate))
-
-    def _each(self, candidate: CandidateConfig) -> Iterator[Given]:
-        """One after the other: the model has the buffers of the checkpoint that came last."""
         problem = replace(self.problem, config=self.configured(candidate))
         used = self.weights[-(candidate.checkpoints or len(self.weights)) :]
         network = problem.influence_layers()
         for number, weights in enumerate(used, start=1):
             of = of_checkpoint(number, len(used))
             parts = (self.cache, self.messages, network, f"{of} ({candidate.name})")
-            yield Given.of(Stages.of_checkpoint(problem, weights, *parts))
+            stages = Stages.of_checkpoint(problem, weights, *parts)
+            yield Given.of(stages, by_instance=by_instance)
 
-    def scores(self, candidate: CandidateConfig) -> MethodScores:
+    def scores(self, candidate: CandidateConfig, *, by_instance: bool = False) -> MethodScores:
         """A candidate's scores, averaged over checkpoints as ``score`` does.
+
+        Args:
+            candidate: The candidate.
+            by_instance: Whether instances are scored too, which takes longer.
 
         Raises:
             MetaauditError: It cannot be scored so.
         """
         method = self.configured(candidate).influence.method
-        return averaged_scores(method, [METHODS[method](given) for given in self._each(candidate)])
+        each = self.given(candidate, by_instance=by_instance)
+        return averaged_scores(method, [METHODS[method](given) for given in each])
 
     def configured(self, candidate: CandidateConfig) -> Config:
         """The configuration with a candidate's keys, as ``configured`` has it."""

@@ -35,6 +35,7 @@ class Given:
         gradients: Total gradients of the training tasks.
         held_out: The evaluation tasks and their adaptation.
         target_gradients: Total gradients of the evaluation tasks.
+        by_instance: Whether instances are scored too.
     """
 
     stages: Stages
@@ -42,14 +43,15 @@ class Given:
     gradients: TaskGradients
     held_out: Adaptation
     target_gradients: TaskGradients
+    by_instance: bool = True
 
     @classmethod
-    def of(cls, stages: Stages) -> Given:
+    def of(cls, stages: Stages, *, by_instance: bool = True) -> Given:
         """Computes the gradients, or takes them from the cache."""
         train, gradients = differentiated(stages)
         held_out = stages.evaluation_adaptation()
         targets = stages.gradients("evaluation gradients", held_out)
-        return cls(stages, train, gradients, held_out, targets)
+        return cls(stages, train, gradients, held_out, targets, by_instance)
 
     @cached_property
     def own(self) -> Tensor:
@@ -72,6 +74,10 @@ class Given:
         problem = self.stages.problem
         each = problem.config.influence.targets == "each"
         return problem.evaluation.task_ids if each else ["mean"]
+
+    def unscored_instances(self) -> Floats:
+        """``[n_instances]`` of nan."""
+        return np.full(self.train.task_set.n_instances, np.nan)
 
     def same_for_all(self, tasks: Floats) -> Floats:
         """``[n_tasks, n_targets]`` of scores ``[n_tasks]`` that do not look at the targets."""
@@ -112,7 +118,7 @@ class MethodScores:
     Attributes:
         task_influence: ``[n_tasks, n_targets]``, positive = harmful.
         instance_influence: ``[n_instances]`` on the mean of the targets, in the task set's order
-            of instances, positive = harmful.
+            of instances, positive = harmful; nan where instances are not scored.
         solver: How it was solved for, as the manifest has it.
         warnings: One line for each thing that did not go as asked.
         factored: What the influences are made of, where several checkpoints need to know.

@@ -113,10 +113,10 @@ def partial(given: Given) -> Given:
         return found
 
     train, held_out = (Partial.of(one, names) for one in (given.train, given.held_out))
-    return Given(
-        stages,
-        train,
-        gradients("partial gradients", train),
-        held_out,
-        gradients("partial evaluation gradients", held_out),
+    return replace(
+        given,
+        train=train,
+        gradients=gradients("partial gradients", train),
+        held_out=held_out,
+        target_gradients=gradients("partial evaluation gradients", held_out),
     )

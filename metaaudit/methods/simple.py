@@ -25,15 +25,9 @@ def by_loss(given: Given) -> MethodScores:
 
 def by_grad_norm(given: Given) -> MethodScores:
     """The norm of ``D L_k``, and that of an instance's loss gradient at ``theta_k``."""
-    stages, train = given.stages, given.train
-    instances = np.empty(train.task_set.n_instances)
-    with stages.stage("instance gradients", len(train.task_set)) as advance:
-        for batch in train.batches():
-            instances[batch.instances] = _norms(given, batch).double().cpu().numpy()
-            advance(len(batch.rows))
-    check_finite("instance gradients", train.task_set, instances)
     norms = given.own.double().norm(dim=1).cpu().numpy()
-    return _scores(given, norms, instances, stages.problem.config.influence.derivative)
+    instances = _instance_norms(given) if given.by_instance else given.unscored_instances()
+    return _scores(given, norms, instances, given.stages.problem.config.influence.derivative)
 
 
 def at_random(given: Given) -> MethodScores:
@@ -47,6 +41,17 @@ def at_random(given: Given) -> MethodScores:
 def _scores(given: Given, tasks: Floats, instances: Floats, derivative: str | None) -> MethodScores:
     told = {**unsolved(given.stages.problem.config), "derivative": derivative}
     return MethodScores(given.same_for_all(tasks), instances, told)
+
+
+def _instance_norms(given: Given) -> Floats:
+    task_set = given.train.task_set
+    norms = np.empty(task_set.n_instances)
+    with given.stages.stage("instance gradients", len(task_set)) as advance:
+        for batch in given.train.batches():
+            norms[batch.instances] = _norms(given, batch).double().cpu().numpy()
+            advance(len(batch.rows))
+    check_finite("instance gradients", task_set, norms)
+    return norms
 
 
 def _norms(given: Given, batch: TaskBatch) -> Tensor:

@@ -39,7 +39,9 @@ def scores_of(given: Given, adjoint: Adjoint, scale: CurvatureScale | None) -> M
 
 
 def along(given: Given, direction: Tensor) -> Floats:
-    """Influence ``[n_instances]`` of every instance along an adjoint ``[n_params]``."""
+    """Influence ``[n_instances]`` along an adjoint ``[n_params]``, where instances are scored."""
+    if not given.by_instance:
+        return given.unscored_instances()
     task_set = given.train.task_set
     with given.stages.stage("instance influence", len(task_set)) as advance:
         found = instance_influence(given.train, direction, advance)

@@ -120,13 +120,10 @@ def _factored(given: Given, products: Floats, direction: Tensor) -> Factored:
     query = np.array([name == "query" for _, name, _ in places])
     wrong = -np.expm1(-losses[query])  # the loss is -log p
     weights = np.bincount(owner[query], wrong) / task_set.query_sizes
+    parts = weights, products, np.where(query, weights[owner], 1.0)
+    if not given.by_instance:
+        return Factored(*parts, given.unscored_instances())
     with given.stages.stage("query margins", len(task_set)) as advance:
         shares = -margin_shares(given.train, direction, advance) / len(task_set)
     check_finite("query margins", task_set, shares)
-    through_support = along(given, -direction)
-    return Factored(
-        weights,
-        products,
-        np.where(query, weights[owner], 1.0),
-        np.where(query, shares, through_support),
-    )
+    return Factored(*parts, np.where(query, shares, along(given, -direction)))

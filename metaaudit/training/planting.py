@@ -48,12 +48,12 @@ class Planted:
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")
         writer.writerow(COLUMNS)
+        kind_of = {row: kind for kind, rows in self.by_kind.items() for row in rows}
         for wrong, (row, name, index) in zip(self.wrong, self.clean.instances(), strict=True):
             if wrong:
                 before, after = self.clean.tasks[row], self.task_set.tasks[row]
                 labels = int(before.labels(name)[index]), int(after.labels(name)[index])
-                kind = "permuted" if row in self.permuted else "flipped"
-                writer.writerow([before.task_id, name, index, *labels, kind])
+                writer.writerow([before.task_id, name, index, *labels, kind_of[row]])
         return out.getvalue()
 
 

@@ -108,7 +108,7 @@ def test_a_wrong_key_is_one_line_that_names_the_candidate(
 @pytest.mark.parametrize("method", ["task-if", "trak", "tracin", "ekfac-if"])
 def test_scores_are_those_of_the_last_checkpoints_averaged(method: str) -> None:
     made = bench(checkpoints=3)
-    found = made.scores(candidate(2, method=method))
+    found = made.scores(candidate(2, method=method), by_instance=True)
     problem = replace(made.problem, config=made.configured(candidate(method=method)))
     network = problem.layers() if problem.config.influence.uses_ekfac else None
     each = [
@@ -122,4 +122,4 @@ def test_scores_are_those_of_the_last_checkpoints_averaged(method: str) -> None:
     np.testing.assert_array_equal(found.instance_influence, expected.instance_influence)
     alone = made.scores(candidate(1, method=method))
     assert not np.allclose(alone.task_influence, found.task_influence)
-    assert len(made.given(candidate(method=method))) == 3
+    assert len(list(made.given(candidate(method=method)))) == 3

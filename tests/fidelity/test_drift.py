@@ -13,8 +13,9 @@ from torch.func import grad, hessian, vmap
 from metaaudit.bilevel import Objective, Unrolled, weight_derivatives
 from metaaudit.config.evaluate import DriftConfig
 from metaaudit.config.influence import InnerConfig
+from metaaudit.config.learner import ImamlConfig
 from metaaudit.errors import ConfigError
-from metaaudit.fidelity.experiments.drift import FORMS, chosen_instances, run, two_stage
+from metaaudit.fidelity.experiments.drift import FORMS, check, chosen_instances, run, two_stage
 from metaaudit.influence import instance_influence
 from metaaudit.learners import IMAML
 from metaaudit.methods import METHODS, Given, adjoint_solver
@@ -209,3 +210,13 @@ def test_learners_without_an_inner_problem_are_refused(case):
     config = work.config.model_copy(update={"learner": anil})
     with pytest.raises(ConfigError, match="drift is not for anil; expected maml or imaml"):
         run(replace(work, problem=replace(work.problem, config=config)), asked())
+
+
+def test_another_pull_than_that_of_imaml_is_refused(case):
+    work = bench(case)
+    imaml = ImamlConfig(name="imaml", inner_lr=0.3, steps=3, proximity=1.0)
+    config = work.config.model_copy(update={"learner": imaml})
+    problem = replace(work.problem, config=config)
+    check(problem, asked())
+    with pytest.raises(ConfigError, match=r"drift: inner\.proximity: is that of the learner imaml"):
+        check(problem, asked(inner=InnerConfig(proximity=2.0)))

@@ -70,7 +70,7 @@ def test_an_edit_moves_the_loss_by_minus_the_influence_of_what_goes(
 ) -> None:
     asked = {**WAYS_TO_SOLVE[name], "targets": "mean"}
     candidate, removal = CandidateConfig(name=name, influence=asked), drawn(bench, drop)
-    (given,) = bench.given(candidate)
+    (given,) = bench.given(candidate, by_instance=True)
     scores = METHODS[asked["method"]](given)
     by_weight = scores.task_influence[:, 0] if drop == "tasks" else scores.instance_influence
     gone = removal.tasks if removal.instances is None else removal.instances
@@ -311,6 +311,16 @@ def test_the_last_of_several_checkpoints_is_edited(bench: Workbench) -> None:
     assert any("last of 2" in note for note in found.notes)
     for name in (UNEDITED, "ours"):
         assert cells(found)[name]["loss"] == cells(expected)[name]["loss"]
+
+
+def test_an_edit_of_several_checkpoints_is_refused(bench: Workbench) -> None:
+    two = replace(bench, weights=bench.weights * 2)
+    paths = list(bench.config.checkpoints) * 2
+    config = bench.config.model_copy(update={"checkpoint": paths})
+    two = replace(two, problem=replace(bench.problem, config=config))
+    asked = CHEAP[0].model_copy(update={"checkpoints": 2})
+    with pytest.raises(ConfigError, match=r"checkpoints: .* last checkpoint alone; expected 1"):
+        run(two, EditingConfig(kind="editing", repeats=1, candidates=[asked]))
 
 
 def test_an_edit_that_is_not_finite_is_told_of(

@@ -16,6 +16,7 @@ from metaaudit.fidelity.experiments.harmful import (
     EXACT,
     NOTHING,
     RANDOM,
+    check,
     corrupted,
     run,
     share_found,
@@ -49,6 +50,13 @@ def test_a_random_order_finds_the_share_that_it_checks() -> None:
     rng = np.random.default_rng(0)
     found = [share_found(rng.permutation(20), (0, 3, 7), 0.3) for _ in range(4000)]
     assert np.mean(found) == pytest.approx(0.3, abs=0.02)  # standard error 0.004
+
+
+@pytest.mark.parametrize("key", ["checked", "retrain"])
+def test_a_share_of_less_than_a_task_is_refused(bench: Workbench, key: str) -> None:
+    config = HarmfulConfig(kind="harmful", **{"checked": [0.5], "retrain": [0.5], key: [0.5, 0.01]})
+    with pytest.raises(ConfigError, match=f"harmful: {key}: 0.01 of 8 tasks is less than one"):
+        check(bench.problem, config)
 
 
 def test_the_experiment(bench: Workbench) -> None:

@@ -48,7 +48,7 @@ class MadeUp:
         training = TrainingConfig(epochs=40, batch=4)
         self.config = SimpleNamespace(training=training, learner=SimpleNamespace(name="maml"))
 
-    def scores(self, candidate: CandidateConfig) -> MethodScores:
+    def scores(self, candidate: CandidateConfig, *, by_instance: bool) -> MethodScores:
         self.asked.append(candidate)
         match candidate.influence.get("method", "task-if"):
             case "task-if":
@@ -59,7 +59,8 @@ class MadeUp:
                 factor = 0.0
             case other:
                 raise ConfigError("influence.method", f"is {other}")
-        return MethodScores(factor * self.tasks, factor * self.instances, {}, ())
+        instances = factor * self.instances if by_instance else np.full(TRAIN.n_instances, np.nan)
+        return MethodScores(factor * self.tasks, instances, {}, ())
 
     def retrain(self, requests: Sequence[Retraining]) -> list[Retrained | None]:
         self.requests = list(requests)

@@ -209,7 +209,9 @@ def test_an_interrupted_run_goes_on_where_it_was(
     interrupted = retrainer(problem, tmp_path / "cache")
     with pytest.raises(KeyboardInterrupt):
         interrupted.run(requests)
-    assert "2 of 4; what is done is kept; run the same command again" in said(interrupted.messages)
+    assert "2 of 4; what is done is kept: the same command with a new --run" in said(
+        interrupted.messages
+    )
     stop_at = 9
     assert None not in retrainer(problem, tmp_path / "cache").run(requests)
     assert done == [0, 1, 2, 3]
@@ -237,7 +239,7 @@ def test_no_time_begins_nothing_but_takes_what_is_there(tmp_path: Path, case: Ca
     found = late.run(requests)
     assert [one is None for one in found] == [True, False, True]
     assert_same(found[1:2], before)
-    assert "no time for 2 of 3; what is done is kept; run the same command again" in said(
+    assert "no time for 2 of 3; what is done is kept: the same command with a new --run" in said(
         late.messages
     )
 

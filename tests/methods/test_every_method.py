@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import get_args
 
 import numpy as np
@@ -16,6 +17,7 @@ from tests.methods.small_given import (
     scores,
     small_problem,
 )
+from tests.methods.small_given import given as given_of
 
 STEPS = {"inner_lr": 0.3, "steps": 2}
 LEARNERS = {
@@ -33,6 +35,8 @@ DERIVED = ("direct-if", "ekfac-if", "gradient-ascent", "trak", "tracin", "grad-n
 """Methods that differentiate in a way of their own."""
 SUMS = ("task-if", "dot", "direct-if", "ekfac-if", "trak", "tracin")
 """Methods whose task scores are the sums of the scores of their queries."""
+FREE = ("loss", "random")
+"""Methods that have the scores of instances at hand."""
 
 
 def test_the_schema_names_exactly_the_methods() -> None:
@@ -51,6 +55,18 @@ def test_nothing_depends_on_the_task_batch(method: str) -> None:
         # The direct Hessian is solved for to a relative residual of 1e-4.
         close = {"rtol": 1e-3, "atol": 1e-6} if method == "direct-if" else {"rtol": 1e-8}
         np.testing.assert_allclose(one, other, err_msg=name, **{"atol": 1e-13, **close})
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_without_instances_the_task_scores_are_the_same(method: str) -> None:
+    given = given_of(small_problem({"influence.method": method}))
+    both, tasks = (
+        METHODS[method](replace(given, by_instance=by_instance)) for by_instance in (True, False)
+    )
+    np.testing.assert_array_equal(tasks.task_influence, both.task_influence)
+    assert np.isfinite(both.instance_influence).all()
+    assert method in FREE or np.isnan(tasks.instance_influence).any()
+    assert tasks.instance_influence.shape == both.instance_influence.shape
 
 
 @pytest.mark.parametrize("method", SUMS)

@@ -121,7 +121,7 @@ def test_csv_lists_every_wrong_label(planted: Planted, clean: TaskSet) -> None:
         row, name, index = position[line["task_id"]], line["set"], int(line["index"])
         assert int(line["true_label"]) == clean.tasks[row].labels(name)[index]  # type: ignore[arg-type]
         assert int(line["planted_label"]) == planted.task_set.tasks[row].labels(name)[index]  # type: ignore[arg-type]
-        assert line["kind"] == ("permuted" if row in planted.permuted else "flipped")
+        assert line["kind"] == ("permuted" if row in planted.permuted else "corrupted")
 
 
 def test_more_tasks_than_there_are(clean: TaskSet) -> None:

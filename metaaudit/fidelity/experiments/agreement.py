@@ -34,7 +34,7 @@ def run(bench: Workbench, config: AgreementConfig) -> Result:
         one.model_copy(update={"influence": {"targets": targets, **one.influence}})
         for one in (config.reference, *config.candidates)
     ]
-    everyone, _ = score_all(bench, asked)
+    everyone, _ = score_all(bench, asked, by_instance=True)
     reference, *found = everyone
     tasks = [
         Closeness.of(one.scores.task_influence, reference.scores.task_influence) for one in found

@@ -83,12 +83,19 @@ def check(problem: Problem, config: DriftConfig) -> None:
     """Refuses a learner whose adapted parameters solve no inner problem, not even nearly.
 
     Raises:
-        ConfigError: It is one.
+        ConfigError: It is one, or its pull is asked to be another.
     """
     name = problem.config.learner.name
     if name not in PROXIMAL_LEARNERS:
         expected = " or ".join(PROXIMAL_LEARNERS)
         raise ConfigError("learner.name", f"drift is not for {name}", expected)
+    if name == "imaml" and config.inner.proximity != "auto":
+        raise ConfigError(
+            "evaluate: drift: inner.proximity",
+            "is that of the learner imaml",
+            "auto",
+            "change learner.proximity",
+        )
 
 
 def run(bench: Workbench, config: DriftConfig) -> Result:

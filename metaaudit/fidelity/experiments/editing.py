@@ -12,14 +12,14 @@ import numpy as np
 
 from metaaudit.cache import FactorCache
 from metaaudit.config.evaluate import CandidateConfig, EditingConfig
-from metaaudit.errors import MetaauditError, TaskSetError
+from metaaudit.errors import ConfigError, MetaauditError, TaskSetError
 from metaaudit.fidelity.candidates import default_candidates
 from metaaudit.fidelity.comparison import COLUMNS, Comparison, Outcome, row
 from metaaudit.fidelity.edits import ASCENT_STEPS, EDITS, edit
 from metaaudit.fidelity.results import Figure, Result, Series, Table, Value
 from metaaudit.fidelity.retraining import Retrained, Retraining
 from metaaudit.fidelity.without import Removable, Without
-from metaaudit.fidelity.workbench import Workbench
+from metaaudit.fidelity.workbench import Workbench, configured
 from metaaudit.loading import Problem
 
 RETRAINED, UNEDITED = EditingConfig.reserved
@@ -83,13 +83,22 @@ class Answers:
 
 
 def check(problem: Problem, config: EditingConfig) -> None:
-    """Refuses too few tasks.
+    """Refuses too few tasks, and an edit of several checkpoints.
 
     Raises:
-        TaskSetError: There is one.
+        ConfigError: A candidate that edits names a number of checkpoints.
+        TaskSetError: There is one task.
     """
     if len(problem.train) < 2:
         raise TaskSetError("tasks", "has one training task", "two or more", "to leave some out")
+    for one in config.candidates or ():
+        edits = configured(problem.config, one).influence.method in EDITS
+        if edits and one.checkpoints not in (None, 1):
+            raise ConfigError(
+                f"evaluate: candidate {one.name}: checkpoints",
+                "an edit is of the last checkpoint alone",
+                "1, or nothing",
+            )
 
 
 def run(bench: Workbench, config: EditingConfig) -> Result:
@@ -159,7 +168,8 @@ def _selections(
 ) -> list[Selection]:
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
-        scores = replace(bench, cache=FactorCache(Path(folder))).scores(candidate)
+        cold = replace(bench, cache=FactorCache(Path(folder)))
+        scores = cold.scores(candidate, by_instance=config.drop != "tasks")
         seconds = time.perf_counter() - started
     return [
         Selection(candidate.name, fraction, removable.most_harmful(fraction, scores), seconds)

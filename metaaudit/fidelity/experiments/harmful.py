@@ -47,12 +47,22 @@ class Removed:
 
 
 def check(problem: Problem, config: HarmfulConfig) -> None:
-    """Refuses tasks that are all correct.
+    """Refuses tasks that are all correct, and shares of less than a task.
 
     Raises:
-        ConfigError: No whole task is corrupted.
+        ConfigError: No whole task is corrupted, or a share comes to none.
     """
     corrupted(problem)
+    n_tasks = len(problem.train)
+    for key in ("checked", "retrain"):
+        for share in getattr(config, key):
+            if not round(share * n_tasks):
+                raise ConfigError(
+                    f"evaluate: harmful: {key}",
+                    f"{share:g} of {n_tasks} tasks is less than one",
+                    "shares of a task or more",
+                    f"give {1 / n_tasks:.2g} or more",
+                )
 
 
 def run(bench: Workbench, config: HarmfulConfig) -> Result:

@@ -45,7 +45,7 @@ def check(problem: Problem, config: LdsConfig) -> None:
 def run(bench: Workbench, config: LdsConfig) -> Result:
     """Scores by every candidate, retrains, and compares."""
     removals = Removals.of(bench.problem.train, config)
-    scored, left_out = score_all(bench, config.candidates)
+    scored, left_out = score_all(bench, config.candidates, by_instance=config.remove == "instance")
     measured = Measured.by(bench, config, removals)
     outcome = Outcome(bench.problem.evaluation.task_ids, config, removals, scored, measured)
     return outcome.result(left_out)

@@ -217,7 +217,7 @@ def _scored(
     candidate = CandidateConfig(name=name, influence={"method": "task-if", "targets": "each"})
     bench = replace(bench, weights=(_weights(bench, trained.params, name),))
     scores = bench.scores(candidate)
-    loss = bench.given(candidate)[0].gradients.outer_loss
+    loss = next(bench.given(candidate)).gradients.outer_loss
     of_noise = np.isin(np.arange(len(loss)), noise)
     losses = (float(loss[~of_noise].mean()), float(loss[of_noise].mean()))
     return Order.of(scores.task_influence, noise), losses
