@@ -30,7 +30,7 @@ from metaaudit.influence import self_influence
 from metaaudit.inputs.task_set import TaskSet
 from metaaudit.loading import Problem, Weights
 
-PROBES, MOST_ROWS, MOST_VALUES = 8, 8192, 2**28
+PROBES, MOST_ROWS, MOST_VALUES = 4, 8192, 2**28
 """Random gradients a task, unless all together have more rows, or numbers (1 GiB), than this."""
 
 Key = dict[str, Any]

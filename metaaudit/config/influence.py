@@ -100,7 +100,7 @@ class InfluenceConfig(Section):
             ``ekfac``; ``gamma``, with a constant for the third derivatives; ``exact``. ``jacobian``
             is that of the field that ``fomaml`` and ``reptile`` follow: their default, and for them
             alone.
-        probes: Random gradients a task, for ``sampled-fisher``: ``auto`` is 8, and fewer where all
+        probes: Random gradients a task, for ``sampled-fisher``: ``auto`` is 4, and fewer where all
             tasks together would have more than 8,192, or more than 1 GiB.
         damping: Added to the Hessian beside ``training.weight_decay``, for ``trak`` to its kernel.
             ``auto`` is a tenth of the mean eigenvalue of the sampled Fisher (or task-Fisher, or

@@ -46,9 +46,9 @@ def run_demo(folder: Path, messages: Messages, out: Console, *, overwrite: bool)
     Raises:
         MetaauditError: scikit-learn is missing, or the folder cannot be used.
     """
-    train, evaluation = digit_tasks(n_train=160, n_eval=40, ways=WAYS, shots=5, queries=5, seed=0)
+    train, evaluation = digit_tasks(n_train=120, n_eval=40, ways=WAYS, shots=5, queries=5, seed=0)
     _make_room(folder, overwrite)
-    planted = plant(train, flip_tasks=40, flip_share=FLIP_SHARE, permute_tasks=8, seed=0)
+    planted = plant(train, flip_tasks=30, flip_share=FLIP_SHARE, permute_tasks=6, seed=0)
     messages.say(
         f"scikit-learn's digits as {len(train)} {WAYS}-way tasks; "
         f"{int(planted.wrong.sum())} wrong labels planted: {FLIP_SHARE:.0%} of the "

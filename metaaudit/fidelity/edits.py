@@ -19,7 +19,7 @@ from metaaudit.errors import ConfigError
 from metaaudit.fidelity.workbench import Workbench
 from metaaudit.influence import Removal, weight_gradient
 from metaaudit.methods import differentiated
-from metaaudit.methods.partial import Partial
+from metaaudit.methods.partial import partial_gradients
 from metaaudit.methods.pooled_ekfac import pooled_ekfac
 from metaaudit.models import Layout, Params
 from metaaudit.stages import Stages
@@ -133,10 +133,9 @@ def by_ascent(stages: Stages, removal: Removal) -> Step:
 
 def _partial(stages: Stages) -> tuple[Adaptation, Tensor]:
     """The training tasks and their partial gradients."""
-    train = Partial.of(stages.training_adaptation(), list(stages.problem.model.initial()))
-    with stages.stage("partial gradients", len(train.task_set)) as advance:
-        gradients = total_gradients(train, advance)
-    return train, stages.tensor(gradients.gradients)
+    adaptation = stages.training_adaptation()
+    train, found = partial_gradients(stages, "partial gradients", adaptation)
+    return train, stages.tensor(found.gradients)
 
 
 def _step(train: Adaptation, solved: Adjoint) -> Step:

@@ -31,7 +31,7 @@ from metaaudit.bilevel.inner.base import at
 from metaaudit.bilevel.outer_curvature import partial_hessian
 from metaaudit.methods.base import Given
 from metaaudit.models import Params
-from metaaudit.stages import check_finite
+from metaaudit.stages import Stages, check_finite
 
 
 @dataclass(frozen=True)
@@ -102,21 +102,34 @@ class Partial(Adaptation):
 
 def partial(given: Given) -> Given:
     """The same checkpoint and tasks with partial gradients in place of total ones."""
-    stages = given.stages
-    names = list(stages.problem.model.initial())
-
-    def gradients(stage: str, adaptation: Partial) -> TaskGradients:
-        with stages.stage(stage, len(adaptation.task_set)) as advance:
-            found = total_gradients(adaptation, advance)
-        largest = np.abs(found.gradients).max(axis=1)
-        check_finite(stage, adaptation.task_set, found.losses, largest)
-        return found
-
-    train, held_out = (Partial.of(one, names) for one in (given.train, given.held_out))
+    train, gradients = partial_gradients(given.stages, "partial gradients", given.train)
+    targets = partial_gradients(given.stages, "partial evaluation gradients", given.held_out)
+    held_out, target_gradients = targets
     return replace(
         given,
         train=train,
-        gradients=gradients("partial gradients", train),
+        gradients=gradients,
         held_out=held_out,
-        target_gradients=gradients("partial evaluation gradients", held_out),
+        target_gradients=target_gradients,
     )
+
+
+def partial_gradients(
+    stages: Stages, stage: str, adaptation: Adaptation
+) -> tuple[Partial, TaskGradients]:
+    """Adapts to every task, and differentiates there.
+
+    Args:
+        stages: Of the checkpoint.
+        stage: What to call it.
+        adaptation: The tasks and their adaptation.
+
+    Raises:
+        IncompleteError: A task has losses or gradients that are not finite.
+    """
+    there = Partial.of(adaptation, list(stages.problem.model.initial()))
+    with stages.stage(stage, len(there.task_set)) as advance:
+        found = total_gradients(there, advance)
+    largest = np.abs(found.gradients).max(axis=1)
+    check_finite(stage, there.task_set, found.losses, largest)
+    return there, found
