@@ -90,7 +90,7 @@ def demo(
         bool, typer.Option("--overwrite", help="Replace what an earlier demo wrote.")
     ] = False,
 ) -> None:
-    """Train a small MAML on real digits, plant wrong labels, and audit it, in under a minute."""
+    """Train a small MAML on real digits, plant wrong labels, and audit it, in a minute or two."""
     from metaaudit.demo import run_demo
 
     run_demo(folder, Messages(), results(), overwrite=overwrite)
