@@ -181,8 +181,8 @@ def test_the_mean_of_the_targets_is_compared_where_that_alone_is_configured(case
     work = replace(work, problem=replace(work.problem, config=config))
     seen = []
 
-    def watched(self, asked, scores=Workbench.scores):
-        seen.append(scores(self, asked))
+    def watched(self, asked, *, by_instance, scores=Workbench.scores):
+        seen.append(scores(self, asked, by_instance=by_instance))
         return seen[-1]
 
     with pytest.MonkeyPatch.context() as patch:
