@@ -13,12 +13,13 @@ import pytest
 from metaaudit import stages
 from tests.small import LABEL_STAGES, Case, digits, files, succeeds, write_case
 
-STAGES = ("gradients", "evaluation gradients", *LABEL_STAGES)
+SAMPLED = "sampled Fisher"
+STAGES = ("gradients", "evaluation gradients", SAMPLED, *LABEL_STAGES)
 
 
 def statuses(run: Path) -> dict[str, str]:
     uses = json.loads((run / "manifest.json").read_text())["cache"]
-    assert set(uses) == set(STAGES)
+    assert set(uses) | {SAMPLED} == set(STAGES)  # which other curvatures go without
     return {stage: use["status"] for stage, use in uses.items()}
 
 
@@ -31,6 +32,7 @@ def test_another_evaluation_set_reuses_what_the_training_tasks_gave(trained_case
     assert statuses(trained_case.score("second", *other)) == {
         "gradients": "hit",
         "evaluation gradients": "computed",
+        "sampled Fisher": "hit",
         "support cross-fitting": "hit",
         "cross-fitting": "hit",
         "support cross-fitting of evaluation tasks": "computed",
@@ -83,7 +85,7 @@ def other_code(case: Case, patch: pytest.MonkeyPatch) -> tuple[str, ...]:
 
 MISSES = [
     (other_weights, STAGES),
-    (other_data, ("gradients", *LABEL_STAGES[:2])),
+    (other_data, ("gradients", SAMPLED, *LABEL_STAGES[:2])),
     (other_learner, STAGES),
     (other_precision, STAGES),
     (other_pixels, STAGES),
@@ -91,13 +93,25 @@ MISSES = [
     (lambda case, patch: ("--set", "mislabel.folds=3"), LABEL_STAGES[1::2]),
     (lambda case, patch: ("--set", "compute.task_batch=3"), ()),
     (lambda case, patch: ("--set", "influence.curvature=exact"), ()),
+    (lambda case, patch: ("--set", "influence.probes=2"), (SAMPLED,)),
 ]
 
 
 @pytest.mark.parametrize(
     ("change", "computed"),
     MISSES,
-    ids=["weights", "data", "learner", "dtype", "pixels", "code", "folds", "batch", "curvature"],
+    ids=[
+        "weights",
+        "data",
+        "learner",
+        "dtype",
+        "pixels",
+        "code",
+        "folds",
+        "batch",
+        "curvature",
+        "probes",
+    ],
 )
 def test_what_a_change_computes_again(
     trained_case: Case, change: Any, computed: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
