@@ -125,13 +125,23 @@ def removal_step(stages: Stages, plan: PrunePlan, damping: float) -> Adjoint:
         plan: What is dropped.
         damping: That the run ended with.
     """
-    train, found = differentiated(stages)
-    gradients = stages.tensor(found.gradients)
     influence = stages.problem.config.influence
     if influence.curvature != "ekfac":  # whose damping differs from layer to layer
         influence = influence.model_copy(update={"damping": damping})
+    return total_step(stages, influence, _removal(stages.problem.train, plan))
+
+
+def total_step(stages: Stages, influence: InfluenceConfig, removal: Removal) -> Adjoint:
+    """``solved_step`` with total gradients.
+
+    Args:
+        stages: Of the checkpoint.
+        influence: How to solve.
+        removal: What goes.
+    """
+    train, found = differentiated(stages)
+    gradients = stages.tensor(found.gradients)
     ekfac = stages.outer_ekfac(train, gradients) if influence.outer_ekfac else None
-    removal = _removal(train.task_set, plan)
     return solved_step(stages, influence, train, gradients, removal, ekfac)
 
 

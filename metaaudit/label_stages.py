@@ -172,6 +172,12 @@ class LabelEvidence:
         )
 
     @classmethod
+    def at(cls, stages: Stages) -> Self:
+        """That of one checkpoint, of which nothing is differentiated yet."""
+        adaptations = stages.training_adaptation(), stages.evaluation_adaptation()
+        return cls.of(LabelStages(stages), *adaptations)
+
+    @classmethod
     def averaged(cls, each: Sequence[LabelEvidence]) -> LabelEvidence:
         """The mean over checkpoints; a signal without a natural scale in units of what is usual."""
         if len(each) == 1:

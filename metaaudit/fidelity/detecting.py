@@ -9,15 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 from metaaudit.config.mislabel import Signal
-from metaaudit.curvature import Network
 from metaaudit.errors import ModelError
 from metaaudit.fidelity.workbench import Workbench
-from metaaudit.label_stages import LabelEvidence, LabelStages
+from metaaudit.label_stages import LabelEvidence
 from metaaudit.labelnoise import LabelNoise, judge
 from metaaudit.labelnoise.detection import signal_values
-from metaaudit.loading import Problem, Weights
+from metaaudit.loading import Problem
 from metaaudit.measuring import Measured, averaged, measure
-from metaaudit.stages import Stages, of_checkpoint
+from metaaudit.stages import Stages
 
 Floats = npt.NDArray[np.float64]
 
@@ -55,11 +54,7 @@ class Known:
             if problem.config.scores_by_ekfac:
                 raise
             warnings.append(f"self-influence is left out, which needs EK-FAC: {error}")
-        count = len(bench.weights)
-        each = [
-            _Checkpoint.of(bench, weights, network, of_checkpoint(number, count))
-            for number, weights in enumerate(bench.weights, start=1)
-        ]
+        each = [_Checkpoint.of(stages) for stages in bench.stages(network)]
         mean = averaged([one.measured for one in each])
         noise = mean.labels.judged(problem)
         return cls(
@@ -89,13 +84,8 @@ class _Checkpoint:
     labels: dict[Signal, LabelEvidence]
 
     @classmethod
-    def of(
-        cls, bench: Workbench, weights: Weights, network: Network | None, of: str
-    ) -> _Checkpoint:
-        problem = bench.problem
-        parts = (weights, bench.cache, bench.messages, network, of)
-        stages = Stages.of_checkpoint(problem, *parts)
-        signals = [SHARED, *(one for one in APART if network or one != "self-influence")]
+    def of(cls, stages: Stages) -> _Checkpoint:
+        signals = [SHARED, *(one for one in APART if stages.network or one != "self-influence")]
         return cls(measure(stages), {one: _evidence(stages, one) for one in signals})
 
 
@@ -103,9 +93,7 @@ def _evidence(stages: Stages, signal: Signal) -> LabelEvidence:
     problem = stages.problem
     mislabel = problem.config.mislabel.model_copy(update={"signal": signal})
     config = problem.config.model_copy(update={"mislabel": mislabel})
-    asked = replace(stages, problem=replace(problem, config=config))
-    adaptations = asked.training_adaptation(), asked.evaluation_adaptation()
-    return LabelEvidence.of(LabelStages(asked), *adaptations)
+    return LabelEvidence.at(replace(stages, problem=replace(problem, config=config)))
 
 
 def _label_signals(problem: Problem, each: list[_Checkpoint]) -> dict[str, Floats]:

@@ -14,11 +14,10 @@ from torch import Tensor
 from metaaudit.bilevel import Adaptation, Adjoint, total_gradients
 from metaaudit.cache import FactorCache
 from metaaudit.config.evaluate import CandidateConfig
-from metaaudit.editing import solved_step
+from metaaudit.editing import solved_step, total_step
 from metaaudit.errors import ConfigError
 from metaaudit.fidelity.workbench import Workbench
 from metaaudit.influence import Removal, weight_gradient
-from metaaudit.methods import differentiated
 from metaaudit.methods.partial import partial_gradients
 from metaaudit.methods.pooled_ekfac import pooled_ekfac
 from metaaudit.models import Layout, Params
@@ -90,11 +89,8 @@ def edit(bench: Workbench, candidate: CandidateConfig, removal: Removal) -> Edit
 
 def by_total_hessian(stages: Stages, removal: Removal) -> Step:
     """``(1/N) H^-1 sum d/d omega D L_k``: the edit of ``metaaudit prune --edit-checkpoint``."""
-    train, found = differentiated(stages)
-    gradients = stages.tensor(found.gradients)
-    influence = stages.problem.config.influence
-    ekfac = stages.outer_ekfac(train, gradients) if influence.outer_ekfac else None
-    return _step(train, solved_step(stages, influence, train, gradients, removal, ekfac))
+    solved = total_step(stages, stages.problem.config.influence, removal)
+    return _step(Layout.of(stages.weights.params), solved)
 
 
 def by_partial_hessian(stages: Stages, removal: Removal) -> Step:
@@ -103,7 +99,7 @@ def by_partial_hessian(stages: Stages, removal: Removal) -> Step:
     chosen = {"method": "task-if", "curvature": "exact"}
     influence = stages.problem.config.influence.model_copy(update=chosen)
     ekfac = pooled_ekfac(stages, train) if influence.preconditioner == "ekfac" else None
-    return _step(train, solved_step(stages, influence, train, gradients, removal, ekfac))
+    return _step(train.layout, solved_step(stages, influence, train, gradients, removal, ekfac))
 
 
 def by_pooled_ekfac(stages: Stages, removal: Removal) -> Step:
@@ -112,7 +108,7 @@ def by_pooled_ekfac(stages: Stages, removal: Removal) -> Step:
     chosen = {"method": "task-if", "curvature": "ekfac"}
     influence = stages.problem.config.influence.model_copy(update=chosen)
     ekfac = pooled_ekfac(stages, train)
-    return _step(train, solved_step(stages, influence, train, gradients, removal, ekfac))
+    return _step(train.layout, solved_step(stages, influence, train, gradients, removal, ekfac))
 
 
 def by_ascent(stages: Stages, removal: Removal) -> Step:
@@ -138,8 +134,8 @@ def _partial(stages: Stages) -> tuple[Adaptation, Tensor]:
     return train, stages.tensor(found.gradients)
 
 
-def _step(train: Adaptation, solved: Adjoint) -> Step:
-    return Step(train.layout.split(solved.direction[0]), solved.warnings)
+def _step(layout: Layout, solved: Adjoint) -> Step:
+    return Step(layout.split(solved.direction[0]), solved.warnings)
 
 
 def _uphill(stages: Stages, params: Params, removal: Removal) -> Tensor:

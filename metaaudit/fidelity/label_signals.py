@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 from metaaudit.fidelity.workbench import Workbench
-from metaaudit.label_stages import LabelEvidence, LabelStages
+from metaaudit.label_stages import LabelEvidence
 from metaaudit.labelnoise import LabelNoise
-from metaaudit.stages import Stages, of_checkpoint
 
 
 def label_noise(bench: Workbench) -> LabelNoise:
     """By the signal of the ``mislabel`` section."""
-    problem, count, each = bench.problem, len(bench.weights), []
+    problem = bench.problem
     network = problem.layers() if problem.config.scores_by_ekfac else None
-    parts = bench.cache, bench.messages, network
-    for number, weights in enumerate(bench.weights, start=1):
-        stages = Stages.of_checkpoint(problem, weights, *parts, of_checkpoint(number, count))
-        adaptations = stages.training_adaptation(), stages.evaluation_adaptation()
-        each.append(LabelEvidence.of(LabelStages(stages), *adaptations))
+    each = [LabelEvidence.at(stages) for stages in bench.stages(network)]
     return LabelEvidence.averaged(each).judged(problem)

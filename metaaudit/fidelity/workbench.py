@@ -16,6 +16,7 @@ from metaaudit.config.influence import USED_BY
 from metaaudit.config.problems import first_problem
 from metaaudit.config.strict_yaml import Document
 from metaaudit.console import Messages
+from metaaudit.curvature import Network
 from metaaudit.errors import ConfigError
 from metaaudit.fidelity.retraining import Performance, Retrained, Retrainer, Retraining, performance
 from metaaudit.loading import Problem, Weights
@@ -47,26 +48,36 @@ class Workbench:
         """The configuration."""
         return self.problem.config
 
-    def given(self, candidate: CandidateConfig, *, by_instance: bool = False) -> Iterator[Given]:
-        """What a candidate scores by, for each of the checkpoints that it uses.
+    def stages(self, network: Network | None, what: str = "") -> Iterator[Stages]:
+        """The stages of each checkpoint.
 
         One after the other: the model has the buffers of the checkpoint that came last.
 
         Args:
+            network: The model's layers, where EK-FAC is used.
+            what: Ends the names of the stages.
+        """
+        for number, weights in enumerate(self.weights, start=1):
+            of = of_checkpoint(number, len(self.weights)) + what
+            parts = (self.cache, self.messages, network, of)
+            yield Stages.of_checkpoint(self.problem, weights, *parts)
+
+    def given(self, candidate: CandidateConfig, *, by_instance: bool = False) -> Iterator[Given]:
+        """What a candidate scores by, for each of the checkpoints that it uses.
+
+        One after the other, as ``stages``.
+
+        Args:
             candidate: The candidate.
             by_instance: Whether instances are scored too, which takes longer.
-
 
         Raises:
             MetaauditError: It cannot be scored so.
         """
         problem = replace(self.problem, config=self.configured(candidate))
         used = self.weights[-(candidate.checkpoints or len(self.weights)) :]
-        network = problem.influence_layers()
-        for number, weights in enumerate(used, start=1):
-            of = of_checkpoint(number, len(used))
-            parts = (self.cache, self.messages, network, f"{of} ({candidate.name})")
-            stages = Stages.of_checkpoint(problem, weights, *parts)
+        bench, network = replace(self, problem=problem, weights=used), problem.influence_layers()
+        for stages in bench.stages(network, f" ({candidate.name})"):
             yield Given.of(stages, by_instance=by_instance)
 
     def scores(self, candidate: CandidateConfig, *, by_instance: bool = False) -> MethodScores:

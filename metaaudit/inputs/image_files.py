@@ -14,8 +14,8 @@ from metaaudit.errors import TaskSetError
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
 _MAX_BYTES = 1 << 26
 _MAX_DEPTH = 6  # ends the walk where a link leads back up
-# zipfile raises NotImplementedError for a compression that it does not know.
-_DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError)
+# RuntimeError: zipfile wants a password, or does not know the compression.
+_DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, OSError)
 
 
 @dataclass(frozen=True, order=True)

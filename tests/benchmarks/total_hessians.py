@@ -20,6 +20,7 @@ from omniglot_problem import load, spearman
 from torch import Tensor
 from torch.func import vmap
 
+from metaaudit import stages
 from metaaudit.bilevel import (
     FORMS,
     Adaptation,
@@ -45,8 +46,6 @@ from metaaudit.models import Params
 DEPTHS = (5, 10, 20, 50)
 DELTA = 0.005
 PROBES = 16
-GRADIENTS = 4
-"""Random ones a task, of the sampled Fisher."""
 
 
 def main() -> None:
@@ -170,7 +169,7 @@ class Case:
         return task_influence(self.gradients, directions).mean(axis=1)
 
     def _sampled_fisher(self) -> Tensor:
-        return sampled_fisher_factor(self.train, self.terms, GRADIENTS, seed=0)
+        return sampled_fisher_factor(self.train, self.terms, stages.PROBES, seed=0)
 
     def _ekfac(self, problem: Problem) -> Factors:
         network = problem.layers()

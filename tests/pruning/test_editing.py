@@ -70,9 +70,12 @@ class Stages:
     def __init__(self, training_adaptation, weight_decay, **settings):
         self.training_adaptation = training_adaptation
         training = SimpleNamespace(weight_decay=weight_decay)
-        config = SimpleNamespace(influence=InfluenceConfig(**settings), training=training)
-        self.problem = SimpleNamespace(config=config)
+        self.config = SimpleNamespace(influence=InfluenceConfig(**settings), training=training)
         self.stage = lambda *_: contextlib.nullcontext()
+
+    @property
+    def problem(self):
+        return SimpleNamespace(config=self.config, train=self.training_adaptation().task_set)
 
     def gradients(self, _, adaptation):
         return total_gradients(adaptation)

@@ -22,6 +22,7 @@ from metaaudit.fidelity.retraining import Retrained, Retraining
 from metaaudit.fidelity.workbench import Workbench
 from metaaudit.inputs.task_set import ImagePool, Ints, TaskSet
 from metaaudit.loading import Problem, Weights
+from metaaudit.methods import METHODS
 from metaaudit.models import Params
 
 Floats = npt.NDArray[np.float64]
@@ -216,8 +217,8 @@ def _scored(
     """The order at trained meta-parameters, and mean losses of regular tasks and of noise."""
     candidate = CandidateConfig(name=name, influence={"method": "task-if", "targets": "each"})
     bench = replace(bench, weights=(_weights(bench, trained.params, name),))
-    scores = bench.scores(candidate)
-    loss = next(bench.given(candidate)).gradients.outer_loss
+    (given,) = bench.given(candidate)
+    scores, loss = METHODS["task-if"](given), given.gradients.outer_loss
     of_noise = np.isin(np.arange(len(loss)), noise)
     losses = (float(loss[~of_noise].mean()), float(loss[of_noise].mean()))
     return Order.of(scores.task_influence, noise), losses
