@@ -15,10 +15,11 @@ from metaaudit.curvature import Network
 from metaaudit.influence import bootstrap_interval, harmful_tasks, upper_outliers
 from metaaudit.inputs.contents import image_contents, task_content
 from metaaudit.labelnoise import LabelNoise
-from metaaudit.loading import Problem, Weights, load_weights, prepare
+from metaaudit.loading import Weights, load_weights, prepare
 from metaaudit.manifest import measurements, provenance
 from metaaudit.measuring import Measured, averaged, influence_spread, measure
 from metaaudit.planning import planned
+from metaaudit.problem import Problem
 from metaaudit.runs.atomic import check_new, new_folder
 from metaaudit.runs.scores import Scores, write_run
 from metaaudit.stages import Stages, of_checkpoint
@@ -194,6 +195,6 @@ def _prepared(config: Config, messages: Messages) -> Audit:
     with messages.stage("load"):
         problem = prepare(config)
         weights = [load_weights(problem, path) for path in config.checkpoints]
-        network = problem.layers() if config.scores_by_ekfac else None
+        network = problem.scored_layers()
     cache = FactorCache(cache_folder(), say=messages.say)
     return Audit(problem, weights, cache, messages, network)

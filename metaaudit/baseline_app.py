@@ -11,10 +11,10 @@ import typer
 
 from metaaudit.console import results
 from metaaudit.errors import UsageError
+from metaaudit.options import RunArgument
 
 SUPPRESSIONS = Path("metaaudit-suppressions.yaml")
 
-RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Folder that `score` wrote.")]
 FileArgument = Annotated[Path, typer.Argument(metavar="FILE", help="The baseline.")]
 
 app = typer.Typer(no_args_is_help=True, help="Known findings, which pass a gate.")

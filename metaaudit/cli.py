@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal, Optional
+from typing import Annotated, Optional
 
 import typer
 
@@ -14,7 +14,10 @@ from metaaudit.baseline_app import suppress
 from metaaudit.cache_app import app as cache_app
 from metaaudit.console import Messages, results
 from metaaudit.errors import UsageError
+from metaaudit.evaluate_app import evaluate
 from metaaudit.exit_codes import Group
+from metaaudit.options import ConfigArgument, DeviceOption, SetOption, configured
+from metaaudit.prune_app import prune
 from metaaudit.report_app import (
     BaselineOption,
     FailOnOption,
@@ -36,28 +39,6 @@ app = typer.Typer(
 app.add_typer(baseline_app, name="baseline")
 app.add_typer(cache_app, name="cache")
 
-PruneBy = Literal[
-    "influence",
-    "label_noise",
-    "mislabel_score",
-    "harmful",
-    "mislabeled",
-    "noisy",
-    "contradictory",
-    "duplicate",
-    "outlier",
-]
-ConfigArgument = Annotated[Path, typer.Argument(metavar="CONFIG", help="Configuration (YAML).")]
-RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Folder that `score` wrote.")]
-SetOption = Annotated[
-    Optional[list[str]],  # noqa: UP045  (typer reads it at run time)
-    typer.Option("--set", metavar="KEY=VALUE", help="Override a key, as in influence.damping=0.1."),
-]
-DeviceOption = Annotated[
-    Optional[Literal["auto", "cpu", "cuda"]],  # noqa: UP045
-    typer.Option(help="Override compute.device."),
-]
-
 
 def _version(wanted: bool) -> None:
     if wanted:
@@ -72,13 +53,6 @@ def _common(
     ] = False,
 ) -> None:
     """Find the tasks that harm a few-shot learner and the instances that are mislabeled."""
-
-
-def _config(path: Path, overrides: list[str] | None, device: str | None) -> Any:
-    from metaaudit.config import load_config
-
-    chosen = [f"compute.device={device}"] if device else []
-    return load_config(path, [*(overrides or []), *chosen])
 
 
 @app.command()
@@ -122,7 +96,7 @@ def validate(
     if contact_sheet and len(configs) > 1:
         raise UsageError("--contact-sheet", "is one file", "one configuration")
     for path in configs:
-        loaded = _config(path, overrides, device)
+        loaded = configured(path, overrides, device)
         from metaaudit import validation
 
         if len(configs) > 1:
@@ -144,7 +118,7 @@ def train(
     device: DeviceOption = None,
 ) -> None:
     """Meta-train the reference MAML and write a safetensors checkpoint."""
-    loaded = _config(config, overrides, device)
+    loaded = configured(config, overrides, device)
     from metaaudit.meta_train import run
 
     done = run(loaded, Messages(), resume=resume, overwrite=overwrite)
@@ -175,7 +149,7 @@ def score(
 ) -> None:
     """Score every training task and instance; exit 1 if a gate fails."""
     chosen = [f"influence.method={method}"] if method else []
-    loaded = _config(config, [*(overrides or []), *chosen], device)
+    loaded = configured(config, [*(overrides or []), *chosen], device)
     from metaaudit.gates import Allowed, chosen_gate, rule_gates
 
     gate = chosen_gate(loaded.gate, fail_on or (), baseline, suppressions)
@@ -200,119 +174,8 @@ def score(
 app.command()(report)
 
 
-@app.command()
-def prune(
-    run: RunArgument,
-    drop: Annotated[
-        Optional[Literal["tasks", "instances"]],  # noqa: UP045
-        typer.Option(help="What goes."),
-    ] = None,
-    relabel: Annotated[
-        bool, typer.Option("--relabel", help="Give mislabeled instances the suggested labels.")
-    ] = False,
-    by: Annotated[
-        Optional[PruneBy],  # noqa: UP045
-        typer.Option(help="What decides: a score or a rule."),
-    ] = None,
-    max_fraction: Annotated[
-        Optional[float],  # noqa: UP045
-        typer.Option(help="At most this share of all tasks or instances, worst first."),
-    ] = None,
-    min_per_class: Annotated[
-        Optional[int],  # noqa: UP045
-        typer.Option(help="Support instances of every class that each task keeps; 1 by default."),
-    ] = None,
-    plan: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(metavar="FILE", help="Where the plan is written; RUN/prune.json by default."),
-    ] = None,
-    from_plan: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(metavar="FILE", help="Use this plan, perhaps edited, and make none."),
-    ] = None,
-    apply: Annotated[
-        bool, typer.Option("--apply", help="Write the changed tasks to --out.")
-    ] = False,
-    out: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(metavar="NEW", help="New .npz or .h5 file of episodes."),
-    ] = None,
-    edit_checkpoint: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(
-            metavar="NEW", help="New .safetensors file, by influence, without what is dropped."
-        ),
-    ] = None,
-) -> None:
-    """Plan what to drop or relabel and why; with --apply, write a changed copy of the tasks."""
-    from metaaudit.prune import PruneRequest, run_prune
-
-    request = PruneRequest(
-        drop=drop,
-        relabel=relabel,
-        by=by,
-        max_fraction=max_fraction,
-        min_per_class=min_per_class,
-        plan=plan,
-        from_plan=from_plan,
-        apply=apply,
-        out=out,
-        edited=edit_checkpoint,
-    )
-    for line in run_prune(run, request, Messages()):
-        results().print(line, markup=False, soft_wrap=True)
-
-
-@app.command()
-def evaluate(
-    config: ConfigArgument,
-    run: Annotated[Path, typer.Option(metavar="RUN", help="New folder for the results.")],
-    kind: Annotated[
-        Optional[list[str]],  # noqa: UP045
-        typer.Option(help="Kind of experiments to run, as lds; all configured ones by default."),
-    ] = None,
-    subsets: Annotated[
-        Optional[int],  # noqa: UP045
-        typer.Option(min=1, help="Retrainings of lds; 60 by default."),
-    ] = None,
-    seeds: Annotated[
-        Optional[int],  # noqa: UP045
-        typer.Option(min=1, help="Training seeds of each; 2 by default."),
-    ] = None,
-    same_steps: Annotated[
-        bool, typer.Option("--same-steps", help="Retrain by as many steps as on all tasks.")
-    ] = False,
-    warm_start: Annotated[
-        bool, typer.Option("--warm-start", help="Retrain from the checkpoint, a tenth as long.")
-    ] = False,
-    budget: Annotated[
-        Optional[float],  # noqa: UP045
-        typer.Option(min=0, metavar="MINUTES", help="Retrain no longer than this; exit 3 then."),
-    ] = None,
-    jobs: Annotated[
-        Optional[int],  # noqa: UP045
-        typer.Option(min=1, help="Processes that retrain at once; 2 by default."),
-    ] = None,
-    plant: Annotated[
-        Optional[list[str]],  # noqa: UP045
-        typer.Option(metavar="KIND:RATE", help="Plant wrong labels, as in permuted:0.2."),
-    ] = None,
-    overrides: SetOption = None,
-    device: DeviceOption = None,
-) -> None:
-    """Measure how far the scores can be trusted, by retraining; exit 3 if time was up."""
-    from metaaudit.config import LdsFlags, planting, with_experiments
-
-    chosen = [*(overrides or []), *planting(plant or ())]
-    chosen += [f"evaluate.jobs={jobs}"] if jobs else []
-    flags = LdsFlags(subsets, seeds, same_steps or None, warm_start or None)
-    loaded = with_experiments(_config(config, chosen, device), kind or (), flags)
-    from metaaudit import evaluate
-
-    seconds = None if budget is None else 60 * budget
-    evaluate.conclude(evaluate.run(loaded, run, Messages(), seconds), results())
-
-
+app.command()(prune)
+app.command()(evaluate)
 app.command()(suppress)
 app.command()(explain)
 

@@ -25,8 +25,9 @@ from metaaudit.fidelity.retraining import Retrainer
 from metaaudit.fidelity.workbench import Workbench
 from metaaudit.fidelity.writing import named_apart, print_results, write_evaluation
 from metaaudit.inputs.checkpoints import read_checkpoint
-from metaaudit.loading import Problem, Weights, load_weights, prepare
+from metaaudit.loading import Weights, load_weights, prepare
 from metaaudit.manifest import measurements, provenance
+from metaaudit.problem import Problem
 from metaaudit.runs.atomic import check_new, new_folder
 from metaaudit.training import TrainingFiles, fingerprint
 

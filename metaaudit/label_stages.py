@@ -25,8 +25,8 @@ from metaaudit.labelnoise import (
     own_influence,
     support_fit,
 )
-from metaaudit.loading import Problem
 from metaaudit.models import Params
+from metaaudit.problem import Problem
 from metaaudit.stages import Arrays, Key, Stages, check_finite
 
 Floats = npt.NDArray[np.float64]

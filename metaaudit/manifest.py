@@ -27,8 +27,8 @@ from metaaudit.cache import FactorCache
 from metaaudit.config.learner import ImamlConfig
 from metaaudit.config.schema import Config
 from metaaudit.inputs.task_set import TaskSet
-from metaaudit.loading import Problem
 from metaaudit.models import Layout, Params
+from metaaudit.problem import Problem
 from metaaudit.runs.saved import SCHEMA_VERSION
 
 PACKAGES = ("torch", "numpy", "h5py", "safetensors", "pydantic")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from metaaudit.console import Messages, results
+from metaaudit.options import RunArgument
 
 if TYPE_CHECKING:
     from metaaudit.config.gate import GateConfig
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
 FAILED = 1
 
-RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Folder that `score` wrote.")]
 FailOnOption = Annotated[
     Optional[list[str]],  # noqa: UP045  (typer reads it at run time)
     typer.Option(

@@ -28,7 +28,8 @@ from metaaudit.curvature import Bases, Factors, Network, code_hash, fisher_terms
 from metaaudit.errors import IncompleteError
 from metaaudit.influence import self_influence
 from metaaudit.inputs.task_set import TaskSet
-from metaaudit.loading import Problem, Weights
+from metaaudit.loading import Weights
+from metaaudit.problem import Problem
 
 PROBES, MOST_ROWS, MOST_VALUES = 4, 8192, 2**28
 """Random gradients a task, unless all together have more rows, or numbers (1 GiB), than this."""
@@ -68,7 +69,7 @@ class Stages:
         of: str = "",
     ) -> Stages:
         """The stages of a checkpoint, whose buffers the model has from now on."""
-        problem.take_buffers(weights)
+        problem.take_buffers(weights.buffers)
         return cls(problem, weights, cache, messages, network, of)
 
     def training_adaptation(self) -> Adaptation:

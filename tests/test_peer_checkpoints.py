@@ -17,7 +17,8 @@ from torch.nn import functional
 from metaaudit.config import load_config
 from metaaudit.errors import CheckpointError
 from metaaudit.inputs.task_set import TaskSet
-from metaaudit.loading import Problem, Weights, load_weights, prepare
+from metaaudit.loading import Weights, load_weights, prepare
+from metaaudit.problem import Problem
 from tests.small import WAYS, digits, succeeds, write_case
 
 HIDDEN = 4

@@ -1,7 +1,8 @@
 """The weighted bilevel objective and its derivatives."""
 
 from metaaudit.bilevel.adaptation import Adaptation, Linearised
-from metaaudit.bilevel.adjoint import Adjoint, AdjointSolver, Attempt
+from metaaudit.bilevel.adjoint import Adjoint, AdjointSolver
+from metaaudit.bilevel.attempts import Attempt
 from metaaudit.bilevel.batch import Batching, TaskBatch, TaskTensors
 from metaaudit.bilevel.curvature_scale import CurvatureScale, curvature_scale
 from metaaudit.bilevel.field import FirstOrder, Reptile

@@ -9,6 +9,7 @@ from functools import cached_property, partial
 import torch
 from torch import Tensor
 
+from metaaudit.bilevel.attempts import Attempt, warnings_of
 from metaaudit.bilevel.total_hessian import TotalHessian
 from metaaudit.config.influence import InfluenceConfig
 from metaaudit.curvature import Factors, task_fisher_factor
@@ -31,27 +32,7 @@ from metaaudit.linalg import (
 
 AUTO_DAMPING = 0.1
 RAISE, MOST_RAISED = 4.0, 1e6
-ADVICE = {
-    Status.MAX_ITERATIONS: "raise influence.damping or influence.max_iterations",
-    Status.NEGATIVE_CURVATURE: "raise influence.damping",
-    Status.INDEFINITE_PRECONDITIONER: "use influence.preconditioner: none",
-    Status.STAGNATED: "raise influence.damping, or use compute.dtype: float64",
-    Status.DIVERGED: "raise influence.damping",
-}
 DENSE_LIMIT = 5000
-
-
-@dataclass(frozen=True)
-class Attempt:
-    """One solve of all targets.
-
-    Attributes:
-        solution: What it gave.
-        damping: With what damping.
-    """
-
-    solution: Solution
-    damping: float
 
 
 @dataclass(frozen=True)
@@ -134,7 +115,7 @@ class AdjointSolver:
                 "finite gradients and curvature",
                 "raise influence.damping or use compute.dtype: float64",
             )
-        warnings = _warnings(attempts, spectrum, self.weight_decay)
+        warnings = warnings_of(attempts, spectrum, self.weight_decay)
         return Adjoint(solution.value, tuple(attempts), spectrum, warnings)
 
     def approximation(self, rows: list[int]) -> MatVec:
@@ -278,37 +259,3 @@ def auto_damping(factor: Tensor, n_tasks: int) -> float:
         n_tasks: Number of tasks, however many rows each has.
     """
     return AUTO_DAMPING * float((factor * factor).sum()) / min(n_tasks, factor.shape[1])
-
-
-def _warnings(attempts: list[Attempt], spectrum: Spectrum | None, delta: float) -> tuple[str, ...]:
-    last, first = attempts[-1], attempts[0]
-    instead = "; solved by CG instead" if last.solution.solver == "cg" else ""
-    found = [
-        f"Neumann diverged (relative residual {max(one.solution.residual):.1e} after "
-        f"{max(one.solution.iterations)} terms: an eigenvalue is negative){instead}"
-        for one in attempts
-        if one is not last and one.solution.solver == "neumann"
-    ]
-    if spectrum and last.damping > first.damping:
-        found.append(
-            "the Hessian has negative eigenvalues (smallest Ritz value "
-            f"{spectrum.smallest:.2g}): damping was raised from {first.damping:.2g} to "
-            f"{last.damping:.2g}"
-        )
-    if not last.solution.converged:
-        found.append(_not_converged(last, spectrum, delta))
-    return tuple(found)
-
-
-def _not_converged(attempt: Attempt, spectrum: Spectrum | None, delta: float) -> str:
-    solution = attempt.solution
-    left = sorted({status for status in solution.status if status is not Status.CONVERGED})
-    count = sum(status is not Status.CONVERGED for status in solution.status)
-    advice = "; ".join(dict.fromkeys(ADVICE[status] for status in left))
-    if Status.NEGATIVE_CURVATURE in left and spectrum:
-        needed = attempt.damping + suggested_damping(spectrum, delta + attempt.damping)
-        advice += f" to {needed:.2g}, since the smallest Ritz value is {spectrum.smallest:.2g}"
-    return (
-        f"{solution.solver} did not converge for {count} of {len(solution.status)} targets "
-        f"({', '.join(left)}; worst relative residual {max(solution.residual):.1e}): {advice}"
-    )

@@ -14,8 +14,8 @@ from metaaudit.fidelity.workbench import Workbench
 from metaaudit.label_stages import LabelEvidence
 from metaaudit.labelnoise import LabelNoise, judge
 from metaaudit.labelnoise.detection import signal_values
-from metaaudit.loading import Problem
 from metaaudit.measuring import Measured, averaged, measure
+from metaaudit.problem import Problem
 from metaaudit.stages import Stages
 
 Floats = npt.NDArray[np.float64]

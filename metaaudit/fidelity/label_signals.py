@@ -10,6 +10,5 @@ from metaaudit.labelnoise import LabelNoise
 def label_noise(bench: Workbench) -> LabelNoise:
     """By the signal of the ``mislabel`` section."""
     problem = bench.problem
-    network = problem.layers() if problem.config.scores_by_ekfac else None
-    each = [LabelEvidence.at(stages) for stages in bench.stages(network)]
+    each = [LabelEvidence.at(stages) for stages in bench.stages(problem.scored_layers())]
     return LabelEvidence.averaged(each).judged(problem)

@@ -20,8 +20,8 @@ from metaaudit.fidelity.budget import Budget
 from metaaudit.fidelity.schedule import CachedRun, Job, Schedule
 from metaaudit.fidelity.training_run import COMPUTING, TrainingRun, Work, params_of
 from metaaudit.inputs.task_set import TaskSet
-from metaaudit.loading import Problem
 from metaaudit.models import Params
+from metaaudit.problem import Problem
 from metaaudit.training import check_trainable
 
 Floats = npt.NDArray[np.float64]

@@ -36,6 +36,7 @@ COMPUTING = (
     "linalg/*.py",
     "loading.py",
     "models/*.py",
+    "problem.py",
     "training/meta_trainer.py",
     "training/state.py",
 )

@@ -19,9 +19,10 @@ from metaaudit.console import Messages
 from metaaudit.curvature import Network
 from metaaudit.errors import ConfigError
 from metaaudit.fidelity.retraining import Performance, Retrained, Retrainer, Retraining, performance
-from metaaudit.loading import Problem, Weights
+from metaaudit.loading import Weights
 from metaaudit.methods import METHODS, Given, MethodScores, averaged_scores
 from metaaudit.models import Params
+from metaaudit.problem import Problem
 from metaaudit.stages import Stages, of_checkpoint
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from metaaudit.config import Config
-from metaaudit.loading import Problem, Weights, load_weights, prepare
+from metaaudit.loading import Weights, load_weights, prepare
+from metaaudit.problem import Problem
 from metaaudit.validation.contact_sheet import contact_sheet
 from metaaudit.validation.data import data_lines, data_warnings
 from metaaudit.validation.fit import fit_lines, fit_warnings, measure

@@ -16,8 +16,8 @@ from torch.func import vmap
 
 from metaaudit.bilevel import Objective, TaskTensors, unit_weights
 from metaaudit.learners import ANIL, IMAML, MAML, Learner
-from metaaudit.loading import Problem
 from metaaudit.models import Params
+from metaaudit.problem import Problem
 
 MOST_TASKS = 50
 FACTORS = (0.1, 0.3, 1.0, 3.0, 10.0)

@@ -30,8 +30,8 @@ from metaaudit.bilevel import (
 from metaaudit.config.influence import InfluenceConfig
 from metaaudit.influence import instance_influence, task_influence
 from metaaudit.inputs.task_set import TaskSet
-from metaaudit.loading import Problem
 from metaaudit.models import Params
+from metaaudit.problem import Problem
 
 METHODS = {
     "dense": {"inverse": "dense"},

@@ -44,8 +44,9 @@ from metaaudit.labelnoise import (
     support_fit,
 )
 from metaaudit.labelnoise.detection import signal_values
-from metaaudit.loading import Problem, load_weights, prepare
+from metaaudit.loading import load_weights, prepare
 from metaaudit.models import Params
+from metaaudit.problem import Problem
 from metaaudit.training import MetaTrainer, Planted, TrainingState, flip_labels, plant
 
 DATA = Path(os.environ.get("METAAUDIT_DATA", Path(__file__).parents[3] / "shared" / "data"))

@@ -22,8 +22,9 @@ import torch
 
 from metaaudit.bilevel import TotalHessian, over_tasks, total_gradients, weight_derivatives
 from metaaudit.config import Config
-from metaaudit.loading import Problem, prepare
+from metaaudit.loading import prepare
 from metaaudit.models import Layout, Params
+from metaaudit.problem import Problem
 from metaaudit.training import MetaTrainer, TrainingState
 
 DATA = Path(os.environ.get("METAAUDIT_DATA", Path(__file__).parents[3] / "shared" / "data"))

@@ -10,9 +10,10 @@ from scipy.stats import spearmanr
 
 from metaaudit.config.schema import Config
 from metaaudit.console import Messages
-from metaaudit.loading import Problem, load_weights, prepare
+from metaaudit.loading import load_weights, prepare
 from metaaudit.meta_train import run
 from metaaudit.models import Params
+from metaaudit.problem import Problem
 
 LEARNERS: dict[str, dict[str, Any]] = {
     "maml": {"name": "maml", "inner_lr": 0.4, "steps": 3},

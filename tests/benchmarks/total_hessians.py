@@ -40,8 +40,8 @@ from metaaudit.curvature import Factors, fisher_terms
 from metaaudit.influence import task_influence
 from metaaudit.inputs.task_set import TaskSet
 from metaaudit.linalg import lanczos, suggested_damping
-from metaaudit.loading import Problem
 from metaaudit.models import Params
+from metaaudit.problem import Problem
 
 DEPTHS = (5, 10, 20, 50)
 DELTA = 0.005

@@ -23,7 +23,8 @@ from metaaudit.fidelity.experiments.detection import run
 from metaaudit.fidelity.results import Result, Value
 from metaaudit.fidelity.retraining import Retrainer
 from metaaudit.fidelity.workbench import Workbench
-from metaaudit.loading import Problem, load_weights, prepare
+from metaaudit.loading import load_weights, prepare
+from metaaudit.problem import Problem
 from metaaudit.runs.saved import SavedRun
 from metaaudit.training import Planted
 from tests.small import Case, digits, write_case

@@ -23,7 +23,8 @@ from metaaudit.fidelity.retraining import Retrained, Retrainer, Retraining, perf
 from metaaudit.fidelity.subsets import without_instances
 from metaaudit.fidelity.training_run import TrainingRun, array_name
 from metaaudit.inputs.task_set import TaskSet
-from metaaudit.loading import Problem, load_weights, prepare
+from metaaudit.loading import load_weights, prepare
+from metaaudit.problem import Problem
 from tests.small import WAYS, Case, digits, write_case
 
 FACTORY = f"""

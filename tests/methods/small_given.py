@@ -20,9 +20,10 @@ from metaaudit.cache import FactorCache, cache_folder
 from metaaudit.config import Config
 from metaaudit.console import Messages
 from metaaudit.learners import MAML
-from metaaudit.loading import Problem, Weights, assemble
+from metaaudit.loading import Weights, assemble
 from metaaudit.methods import METHODS, Given, MethodScores
 from metaaudit.models import Layout, Params
+from metaaudit.problem import Problem
 from metaaudit.stages import Stages
 from tests.bilevel.small_networks import (
     batching,

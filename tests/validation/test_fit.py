@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from metaaudit.config import load_config
-from metaaudit.loading import Problem, load_weights, prepare
+from metaaudit.loading import load_weights, prepare
+from metaaudit.problem import Problem
 from metaaudit.validation.fit import FACTORS, Fit, fit_lines, fit_warnings, measure
 from tests.small import digits, succeeds, write_case
 

@@ -12,7 +12,7 @@ from metaaudit.fidelity.detecting import Known
 from metaaudit.fidelity.ranking import Flags, Floats, auroc, average_precision, precision_recall
 from metaaudit.fidelity.results import Figure, Result, Series, Table, Value
 from metaaudit.fidelity.workbench import Workbench
-from metaaudit.loading import Problem
+from metaaudit.problem import Problem
 from metaaudit.training import Planted
 
 QUALITY = ("AUROC", "average precision")

@@ -40,10 +40,11 @@ from metaaudit.fidelity.closeness import Closeness, Floats
 from metaaudit.fidelity.results import Figure, Result, Series, Table, Value
 from metaaudit.fidelity.workbench import Workbench
 from metaaudit.inputs.task_set import Ints, TaskSet
-from metaaudit.loading import Problem, Weights
+from metaaudit.loading import Weights
 from metaaudit.manifest import inner_warnings
 from metaaudit.methods import Given, adjoint_solver
 from metaaudit.models import Params
+from metaaudit.problem import Problem
 from metaaudit.stages import Stages
 
 FORMS = {

@@ -20,7 +20,7 @@ from metaaudit.fidelity.results import Figure, Result, Series, Table, Value
 from metaaudit.fidelity.retraining import Retrained, Retraining
 from metaaudit.fidelity.without import Removable, Without
 from metaaudit.fidelity.workbench import Workbench, configured
-from metaaudit.loading import Problem
+from metaaudit.problem import Problem
 
 RETRAINED, UNEDITED = EditingConfig.reserved
 SELECTING = ("tracin", "trak")

@@ -16,7 +16,7 @@ from metaaudit.fidelity.results import Figure, Result, Series, Table, Value
 from metaaudit.fidelity.retraining import Retrained, Retraining
 from metaaudit.fidelity.subsets import without_tasks
 from metaaudit.fidelity.workbench import Workbench
-from metaaudit.loading import Problem
+from metaaudit.problem import Problem
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]

@@ -24,7 +24,7 @@ from metaaudit.fidelity.statistics import (
     seed_correlation,
 )
 from metaaudit.fidelity.workbench import Workbench
-from metaaudit.loading import Problem
+from metaaudit.problem import Problem
 
 TITLES = {
     "subset": "Predicted against actual losses after retraining on subsets of the tasks",

@@ -21,9 +21,10 @@ from metaaudit.fidelity.results import Figure, Result, Series, Table, Value
 from metaaudit.fidelity.retraining import Retrained, Retraining
 from metaaudit.fidelity.workbench import Workbench
 from metaaudit.inputs.task_set import ImagePool, Ints, TaskSet
-from metaaudit.loading import Problem, Weights
+from metaaudit.loading import Weights
 from metaaudit.methods import METHODS
 from metaaudit.models import Params
+from metaaudit.problem import Problem
 
 Floats = npt.NDArray[np.float64]
 

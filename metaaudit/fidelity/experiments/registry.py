@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from metaaudit.fidelity.results import Result
 from metaaudit.fidelity.workbench import Workbench, configured
-from metaaudit.loading import Problem
+from metaaudit.problem import Problem
 from metaaudit.training import check_trainable
 
 RETRAINING = ("lds", "editing", "harmful", "noise-images")
