@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,6 +30,14 @@ def cache_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     if "torch" in sys.modules:  # it takes seconds to import, and many tests do without
         sys.modules["torch"].set_num_threads(1)
     return folder
+
+
+@pytest.fixture
+def heard_interrupts() -> Iterator[None]:
+    """Lets child processes hear Ctrl-C, which background jobs of a shell and theirs ignore."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session")

@@ -166,7 +166,7 @@ def cli(*args: object) -> Outcome:
 def shell(*args: object, **options: Any) -> Outcome:
     """Runs ``metaaudit`` as a process of its own."""
     command = [sys.executable, "-m", "metaaudit", *map(str, args)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, **options)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, **options)
     return Outcome(done.returncode, done.stdout, done.stderr)
 
 

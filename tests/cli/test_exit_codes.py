@@ -590,17 +590,15 @@ def test_interrupt_of_a_first_epoch_promises_no_checkpoint(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("heard_interrupts")
 def test_ctrl_c_leaves_a_checkpoint_that_training_goes_on_from(tmp_path: Path) -> None:
     case = write_case(tmp_path / "case", {"training.epochs": 3000, "training.batch": 1})
-    # A background job of a shell ignores Ctrl-C, and so would its children: a handler ends that.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(
         [sys.executable, "-m", "metaaudit", "train", str(case.config)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
-    signal.signal(signal.SIGINT, before)
     with process:
         try:
             deadline = time.monotonic() + 90

@@ -10,10 +10,10 @@ from typing import Any, get_args
 
 import pytest
 
-from metaaudit.cli import PruneBy
 from metaaudit.config.tasks import ValuesConfig
 from metaaudit.inputs.episodes import read_episodes
 from metaaudit.inputs.task_set import TaskSet
+from metaaudit.prune_app import PruneBy
 from metaaudit.pruning.plan import By
 from metaaudit.runs.atomic import write_text
 from metaaudit.runs.saved import SavedRun

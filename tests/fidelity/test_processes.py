@@ -72,6 +72,7 @@ def test_processes_end_with_the_block_whatever_they_do(tmp_path: Path) -> None:
         os.kill(int((tmp_path / "begun").read_text()), 0)
 
 
+@pytest.mark.usefixtures("heard_interrupts")
 def test_ctrl_c_ends_all_without_a_word(tmp_path: Path) -> None:
     begun = [tmp_path / "one", tmp_path / "two"]
     process = subprocess.Popen(

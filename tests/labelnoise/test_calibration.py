@@ -112,7 +112,9 @@ def test_nothing_depends_on_the_order(case: tuple[Floats, Floats]) -> None:
 
 
 @pytest.mark.parametrize(
-    "transformed", [np.exp, np.arctan, lambda x: 3 * x - 7, lambda x: x**3], ids=str
+    "transformed",
+    [np.exp, np.arctan, lambda x: 3 * x - 7, lambda x: x**3],
+    ids=["exp", "arctan", "linear", "cube"],
 )
 def test_only_the_order_of_scores_counts(
     case: tuple[Floats, Floats], transformed: Callable[[Floats], Floats]
