@@ -117,7 +117,7 @@ def test_influences_predict_leave_one_out_retraining():
 def test_few_shot_leave_one_out_is_reported(n, record_property):
     """Removal is far from linear when the support is small: METHOD.md has the numbers."""
     correlation = leave_one_out(Solved(n_tasks=40, n=n, m=15))
-    record_property("leave_one_out", correlation)
+    record_property("leave_one_out", float(correlation))
     assert min(correlation.values()) > 0
 
 

@@ -201,8 +201,8 @@ def test_how_far_from_the_exact_form_is_recorded(case, steps, record_property):
         matrix = operator_matrix(TotalHessian.of(adaptation, form))
         error = float((matrix - exact).norm() / exact.norm())
         rank = float(spearmanr(influence(matrix), influence(exact)).statistic)
-        record_property(f"{form}: relative error of the operator", error)
-        record_property(f"{form}: rank correlation of task influences", rank)
+        record_property(f"{form}: relative error of the operator", float(error))
+        record_property(f"{form}: rank correlation of task influences", float(rank))
         assert np.isfinite([error, rank]).all() and error > 0
 
 
