@@ -10,8 +10,9 @@ import numpy as np
 
 from metaaudit.cache import FactorCache, cache_folder
 from metaaudit.config import Config
-from metaaudit.console import Messages
+from metaaudit.console import Messages, silent
 from metaaudit.curvature import Network
+from metaaudit.errors import RunError, is_interrupt
 from metaaudit.influence import bootstrap_interval, harmful_tasks, upper_outliers
 from metaaudit.inputs.contents import image_contents, task_content
 from metaaudit.labelnoise import LabelNoise
@@ -20,14 +21,20 @@ from metaaudit.manifest import measurements, provenance
 from metaaudit.measuring import Measured, averaged, influence_spread, measure
 from metaaudit.planning import planned
 from metaaudit.problem import Problem
+from metaaudit.ranks import ended_by_sigterm
 from metaaudit.runs.atomic import check_new, new_folder
+from metaaudit.runs.saved import SavedRun
 from metaaudit.runs.scores import Scores, write_run
 from metaaudit.stages import Stages, of_checkpoint
 from metaaudit.task_facts import TaskFacts, item_rows, task_kinds, unexplained
+from metaaudit.team import ALONE, Team, joined
 
 
+@ended_by_sigterm()
 def run(config: Config, folder: Path, messages: Messages) -> None:
     """Scores every training task and instance and writes the run folder.
+
+    What was computed before an interruption is in the cache, and the same call goes on from there.
 
     Args:
         config: The configuration.
@@ -35,19 +42,43 @@ def run(config: Config, folder: Path, messages: Messages) -> None:
         messages: Told of progress.
 
     Raises:
-        MetaauditError: Something cannot be used or finished; nothing is left behind then.
+        MetaauditError: Something cannot be used or finished; no run folder is left behind then.
+        KeyboardInterrupt: Likewise.
+        SystemExit: By SIGTERM, likewise.
     """
-    with new_folder(folder) as temporary:
-        audit = _prepared(config, messages)
-        scores, evidence, manifest = audit.score()
-        problem = audit.problem
-        with messages.stage("write"):
-            spent = measurements(messages.timings, problem.batching.device)
-            write_run(temporary, scores, problem.train, evidence, manifest | spent)
+    check_new(folder)
+    try:
+        with joined() as team:
+            audit = _prepared(config, messages if team.first else silent(), team)
+            scores, evidence, manifest = audit.score()
+        if not team.first:  # all have the same results
+            return
+        with messages.stage("write"), new_folder(folder) as temporary:
+            spent = measurements(messages.timings, audit.problem.batching.device)
+            write_run(temporary, scores, audit.problem.train, evidence, manifest | spent)
+    except (KeyboardInterrupt, Exception) as error:
+        if is_interrupt(error):
+            messages.say("what was computed is kept: the same command goes on from there")
+        raise
     for line in audit.cache.summary():
         messages.say(line)
     for warning in manifest["warnings"]:
         messages.warn(warning)
+
+
+def finished(config: Config, folder: Path) -> bool:
+    """Whether there is a complete run of a configuration already.
+
+    Raises:
+        RunError: The folder is there and is no run, or one of another configuration.
+    """
+    if not folder.exists():
+        return False
+    if SavedRun.open(folder).manifest["config"] == config.model_dump(mode="json"):
+        return True
+    raise RunError(
+        folder, "is a run of another configuration", "the one that was interrupted", "name another"
+    )
 
 
 def plan(config: Config, folder: Path, messages: Messages) -> list[tuple[str, str]]:
@@ -86,6 +117,7 @@ class Audit:
         cache: Where what can be reused is kept.
         messages: Told of progress.
         network: The model's layers, where anything is by EK-FAC.
+        team: The processes that share the work.
     """
 
     problem: Problem
@@ -93,12 +125,13 @@ class Audit:
     cache: FactorCache
     messages: Messages
     network: Network | None
+    team: Team
 
     def stages(self, number: int) -> Stages:
         """The stages of a checkpoint, the first of which has the number 0."""
         of = of_checkpoint(number + 1, len(self.weights))
         parts = (self.problem, self.weights[number], self.cache, self.messages, self.network)
-        return Stages.of_checkpoint(*parts, of)
+        return Stages.of_checkpoint(*parts, of, self.team)
 
     def score(self) -> tuple[Scores, dict[str, list[str]], dict[str, Any]]:
         """Runs all stages.
@@ -190,11 +223,11 @@ class Audit:
         return self.problem.evaluation.task_ids if each else ["mean"]
 
 
-def _prepared(config: Config, messages: Messages) -> Audit:
+def _prepared(config: Config, messages: Messages, team: Team = ALONE) -> Audit:
     """An audit with everything loaded and nothing computed."""
     with messages.stage("load"):
         problem = prepare(config)
         weights = [load_weights(problem, path) for path in config.checkpoints]
         network = problem.scored_layers()
     cache = FactorCache(cache_folder(), say=messages.say)
-    return Audit(problem, weights, cache, messages, network)
+    return Audit(problem, weights, cache, messages, network, team)

@@ -18,6 +18,7 @@ from metaaudit.evaluate_app import evaluate
 from metaaudit.exit_codes import Group
 from metaaudit.options import ConfigArgument, DeviceOption, SetOption, configured
 from metaaudit.prune_app import prune
+from metaaudit.ranks import is_main
 from metaaudit.report_app import (
     BaselineOption,
     FailOnOption,
@@ -141,6 +142,9 @@ def score(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Load everything and tell what would run.")
     ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on after an interruption; a whole run stays.")
+    ] = False,
     fail_on: FailOnOption = None,
     baseline: BaselineOption = None,
     suppressions: SuppressionsOption = None,
@@ -162,7 +166,10 @@ def score(
         for what, how in audit.plan(loaded, run, messages):
             results().print(f"{what}: {how}", markup=False, soft_wrap=True)
         return
-    audit.run(loaded, run, messages)
+    if not (resume and audit.finished(loaded, run)):
+        audit.run(loaded, run, messages)
+    if not is_main():  # an error there would make torchrun end the one that still writes
+        return
     from metaaudit.reports import print_tables
     from metaaudit.runs.saved import SavedRun
 

@@ -96,3 +96,8 @@ class Messages:
         yield advance
         seconds = time.perf_counter() - started
         self.say(f"{name}: done in {seconds:.1f} s {last}".rstrip())
+
+
+def silent() -> Messages:
+    """For a process that leaves it to another one to speak."""
+    return Messages(Console(stderr=True, quiet=True))

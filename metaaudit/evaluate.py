@@ -16,10 +16,9 @@ from rich.console import Console
 from metaaudit import meta_train
 from metaaudit.cache import FactorCache, cache_folder
 from metaaudit.config import Config
-from metaaudit.console import Messages
+from metaaudit.console import Messages, silent
 from metaaudit.errors import CheckpointError, IncompleteError, UsageError, is_interrupt
 from metaaudit.fidelity.experiments import check, experiment
-from metaaudit.fidelity.processes import ended_by_sigterm, is_main, take_device
 from metaaudit.fidelity.results import Result
 from metaaudit.fidelity.retraining import Retrainer
 from metaaudit.fidelity.workbench import Workbench
@@ -28,6 +27,7 @@ from metaaudit.inputs.checkpoints import read_checkpoint
 from metaaudit.loading import Weights, load_weights, prepare
 from metaaudit.manifest import measurements, provenance
 from metaaudit.problem import Problem
+from metaaudit.ranks import ended_by_sigterm, is_main, take_device
 from metaaudit.runs.atomic import check_new, new_folder
 from metaaudit.training import TrainingFiles, fingerprint
 
@@ -56,8 +56,7 @@ def run(
     if budget_s is not None and not math.isfinite(budget_s):
         raise UsageError("--budget", f"is {budget_s}", "a number of minutes", "leave it out")
     if not is_main():
-        messages = Messages(Console(stderr=True, quiet=True))
-        return _results(_bench(config, messages, budget_s))
+        return _results(_bench(config, silent(), budget_s))
     check_new(folder)
     try:
         with new_folder(folder) as temporary:

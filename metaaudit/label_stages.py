@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from metaaudit.bilevel import Adaptation, Advance, Batching, Objective
 from metaaudit.inputs.task_set import TaskSet
+from metaaudit.keeping import Arrays, Key
 from metaaudit.labelnoise import (
     Evidence,
     LabelNoise,
@@ -27,7 +28,7 @@ from metaaudit.labelnoise import (
 )
 from metaaudit.models import Params
 from metaaudit.problem import Problem
-from metaaudit.stages import Arrays, Key, Stages, check_finite
+from metaaudit.stages import Stages, check_finite
 
 Floats = npt.NDArray[np.float64]
 
@@ -53,39 +54,35 @@ class LabelStages:
         if signal == "self-influence":
             other = self.stages.self_influence(adaptation)
         if signal == "own-influence":
-            other = self._fit("own influence", own_influence, task_set)[:, 0]
-        adapted = self._fit("adapted fit", adapted_fit, task_set)
+            other = self._own_fit("own-influence", "own influence", own_influence, task_set)[:, 0]
+        adapted = self._own_fit("adapted-fit", "adapted fit", adapted_fit, task_set)
         return Evidence(self.cross_fit(task_set), adapted, left_out, other)
 
     def cross_fit(self, task_set: TaskSet) -> Probabilities:
         """Out-of-fold log-probabilities of every instance."""
         problem, config = self.stages.problem, self.stages.problem.config.mislabel
-        parts = (problem.with_steps(self.crossfit_steps), self.stages.weights.params, task_set)
+        objective = problem.with_steps(self.crossfit_steps)
 
-        def fit(advance: Advance) -> Probabilities:
-            return cross_fit(*parts, problem.batching, config, advance)
+        def fit(some: TaskSet, advance: Advance) -> Probabilities:
+            parts = objective, self.stages.weights.params, some, problem.batching
+            return cross_fit(*parts, config, advance)
 
-        key, total = self.crossfit_key(task_set), len(task_set) * config.repeats
-        return self._kept("crossfit", "cross-fitting", task_set, key, fit, total)
+        key = self.crossfit_key(task_set)
+        return self._kept("crossfit", "cross-fitting", task_set, key, fit)
 
     def leave_one_out(self, task_set: TaskSet) -> Probabilities:
         """Log-probabilities of every instance, each support instance left out in turn."""
-
-        def fit(advance: Advance) -> Probabilities:
-            return leave_one_out_fit(*self._parts(task_set), advance)
-
-        key, total = self.stages.base_key(task_set), len(task_set)
-        return self._kept("leave-one-out", "leave-one-out", task_set, key, fit, total)
+        return self._own_fit("leave-one-out", "leave-one-out", leave_one_out_fit, task_set)
 
     def support_fit(self, task_set: TaskSet) -> Probabilities:
         """Log-probabilities of every instance, folds of the support left out in turn."""
         config = self.stages.problem.config.mislabel
 
-        def fit(advance: Advance) -> Probabilities:
-            return support_fit(*self._parts(task_set), config, advance)
+        def fit(some: TaskSet, advance: Advance) -> Probabilities:
+            return support_fit(*self._parts(some), config, advance)
 
-        key, total = self.support_key(task_set), len(task_set)
-        return self._kept("supportfit", "support cross-fitting", task_set, key, fit, total)
+        key = self.support_key(task_set)
+        return self._kept("supportfit", "support cross-fitting", task_set, key, fit)
 
     @cached_property
     def crossfit_steps(self) -> int | None:
@@ -116,15 +113,15 @@ class LabelStages:
         settings = [config.folds, config.repeats, config.seed, self.crossfit_steps]
         return {**self.stages.base_key(task_set), "crossfit": settings}
 
-    def _fit(
-        self, stage: str, fit: Callable[..., Probabilities], task_set: TaskSet
+    def _own_fit(
+        self, name: str, stage: str, fit: Callable[..., Probabilities], task_set: TaskSet
     ) -> Probabilities:
-        """A fit that takes too little time to be worth keeping."""
-        name = f"{stage}{self.stages.whose(task_set)}"
-        with self.stages.stage(name, len(task_set)) as advance:
-            found = fit(*self._parts(task_set), advance)
-        check_finite(stage, task_set, found.sum(axis=1))
-        return found
+        """A fit that depends on the learner and the tasks alone."""
+
+        def own(some: TaskSet, advance: Advance) -> Probabilities:
+            return fit(*self._parts(some), advance)
+
+        return self._kept(name, stage, task_set, self.stages.base_key(task_set), own)
 
     def _kept(
         self,
@@ -132,18 +129,18 @@ class LabelStages:
         stage: str,
         task_set: TaskSet,
         key: Key,
-        fit: Callable[[Advance], Probabilities],
-        total: int,
+        fit: Callable[[TaskSet, Advance], Probabilities],
     ) -> Probabilities:
         """A fit that the cache may hold."""
 
-        def compute(advance: Advance) -> Arrays:
-            found = fit(advance)
-            check_finite(stage, task_set, found.sum(axis=1))
+        def compute(rows: list[int], advance: Advance) -> Arrays:
+            some = task_set.select(rows)
+            found = fit(some, advance)
+            check_finite(stage, some, found.sum(axis=1))
             return {"log_probabilities": found}
 
         label = f"{stage}{self.stages.whose(task_set)}"
-        return self.stages.cached(name, label, key, compute, total)["log_probabilities"]
+        return self.stages.by_task(name, label, key, task_set, compute)["log_probabilities"]
 
     def _parts(self, task_set: TaskSet) -> tuple[Objective, Params, TaskSet, Batching]:
         """What every fit starts from."""

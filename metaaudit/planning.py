@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from metaaudit.inputs.task_set import TaskSet
+from metaaudit.keeping import Key
 from metaaudit.label_stages import LabelStages
 from metaaudit.methods import pooled_ekfac, trak
-from metaaudit.stages import Key, Stages
+from metaaudit.stages import Stages
 
 
 def planned(stages: Stages) -> list[tuple[str, str]]:
@@ -45,8 +46,11 @@ def planned(stages: Stages) -> list[tuple[str, str]]:
         found.append((f"cross-fitting{stages.of}", "after the choice of steps"))
     else:
         plan("cross-fitting", "crossfit", LabelStages(stages).crossfit_key)
+    plan("adapted fit", "adapted-fit", stages.base_key)
     if mislabel.signal == "combined":
         plan("support cross-fitting", "supportfit", LabelStages(stages).support_key)
+    if mislabel.signal == "own-influence":
+        plan("own influence", "own-influence", stages.base_key)
     if mislabel.signal == "leave-one-out":
         plan("leave-one-out", "leave-one-out", stages.base_key)
     return found

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,10 +16,12 @@ from metaaudit.bilevel import (
     InnerMethod,
     InnerProblem,
     TaskGradients,
+    fisher_factor,
     outer_bases,
     outer_factors,
-    sampled_fisher_factor,
+    sampled_fisher_rows,
     total_gradients,
+    weight_derivatives,
 )
 from metaaudit.cache import FactorCache
 from metaaudit.console import Messages
@@ -28,14 +29,13 @@ from metaaudit.curvature import Bases, Factors, Network, code_hash, fisher_terms
 from metaaudit.errors import IncompleteError
 from metaaudit.influence import self_influence
 from metaaudit.inputs.task_set import TaskSet
+from metaaudit.keeping import Arrays, Keeping, Key
 from metaaudit.loading import Weights
 from metaaudit.problem import Problem
+from metaaudit.team import ALONE, Team
 
 PROBES, MOST_ROWS, MOST_VALUES = 4, 8192, 2**28
 """Random gradients a task, unless all together have more rows, or numbers (1 GiB), than this."""
-
-Key = dict[str, Any]
-Arrays = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,7 @@ class Stages:
         messages: Told of progress.
         network: The model's layers, where anything is by EK-FAC.
         of: Stands after the name of each stage, where there are several checkpoints.
+        team: The processes that share the work.
     """
 
     problem: Problem
@@ -57,6 +58,7 @@ class Stages:
     messages: Messages
     network: Network | None
     of: str = ""
+    team: Team = ALONE
 
     @classmethod
     def of_checkpoint(
@@ -67,10 +69,11 @@ class Stages:
         messages: Messages,
         network: Network | None,
         of: str = "",
+        team: Team = ALONE,
     ) -> Stages:
         """The stages of a checkpoint, whose buffers the model has from now on."""
         problem.take_buffers(weights.buffers)
-        return cls(problem, weights, cache, messages, network, of)
+        return cls(problem, weights, cache, messages, network, of, team)
 
     def training_adaptation(self) -> Adaptation:
         """The adaptation to the training tasks, differentiated as configured."""
@@ -92,14 +95,15 @@ class Stages:
         """Total gradients of a set of tasks."""
         task_set = adaptation.task_set
 
-        def compute(advance: Advance) -> Arrays:
-            found = total_gradients(adaptation, advance)
+        def compute(rows: list[int], advance: Advance) -> Arrays:
+            some = adaptation.over(rows)
+            found = total_gradients(some, advance)
             largest = np.abs(found.gradients).max(axis=1)
-            check_finite(stage, task_set, found.losses, largest)
+            check_finite(stage, some.task_set, found.losses, largest)
             return vars(found)
 
         key = self.gradient_key(task_set)
-        return TaskGradients(**self.cached("gradients", stage, key, compute, len(task_set)))
+        return TaskGradients(**self.by_task("gradients", stage, key, task_set, compute))
 
     def outer_ekfac(self, adaptation: Adaptation, gradients: torch.Tensor) -> Factors:
         """The total Hessian in the Kronecker eigenbasis."""
@@ -120,22 +124,35 @@ class Stages:
 
     def sampled_fisher(self, adaptation: Adaptation) -> torch.Tensor:
         """Rows of the total Hessian from random gradients of every task."""
-        problem, task_set = self.problem, adaptation.task_set
+        problem, task_set, stage = self.problem, adaptation.task_set, "sampled Fisher"
         influence = problem.config.influence
         terms = fisher_terms(problem.objective.mean_loss, influence.fisher)
         probes = self._probes
 
-        def compute(advance: Advance) -> Arrays:
-            rows = sampled_fisher_factor(adaptation, terms, probes, influence.seed, advance)
-            check_finite(
-                "sampled Fisher", task_set, rows.view(len(task_set), -1).sum(1).cpu().numpy()
-            )
-            return {"rows": rows.cpu().numpy()}
+        def compute(rows: list[int], advance: Advance) -> Arrays:
+            some = adaptation.over(rows)
+            parts = (some, terms, probes, influence.seed, advance)
+            found = sampled_fisher_rows(*parts, first=rows[0]).cpu().numpy()
+            check_finite(stage, some.task_set, found.sum(axis=(1, 2)))
+            return {"rows": found}
 
-        key, total = self.sampled_key(), len(task_set)
-        return self.tensor(
-            self.cached("sampled-fisher", "sampled Fisher", key, compute, total)["rows"]
-        )
+        found = self.by_task("sampled-fisher", stage, self.sampled_key(), task_set, compute)
+        return fisher_factor(self.tensor(found["rows"]))
+
+    def weight_derivatives(
+        self, stage: str, adaptation: Adaptation, direction: torch.Tensor
+    ) -> np.ndarray:
+        """``d/d omega [u . D L_k]`` ``[n_instances]`` for the weight of every instance."""
+        task_set = adaptation.task_set
+
+        def compute(rows: list[int], advance: Advance) -> Arrays:
+            some = adaptation.over(rows)
+            found = weight_derivatives(some, direction, advance)
+            check_finite(stage, some.task_set, found)
+            return {"derivatives": found}
+
+        key = {**self.gradient_key(task_set), "direction": weights_hash({"u": direction})}
+        return self.by_task("instances", stage, key, task_set, compute)["derivatives"]
 
     def self_influence(self, adaptation: Adaptation) -> np.ndarray:
         """Self-influence of every instance, by EK-FAC."""
@@ -250,14 +267,24 @@ class Stages:
         compute: Callable[[Advance], Arrays],
         total: int,
     ) -> Arrays:
-        """A stage whose result the cache may hold, and a word on what that saved."""
-        label = f"{stage}{self.of}"
-        with self.stage(stage, total) as advance:
-            arrays = self.cache.get(name, depends_on, lambda: compute(advance), label=label)
-            use = self.cache.uses[label]
-            if use.status == "hit":
-                advance(total, f"from the cache, {use.saved_s:.1f} s saved")
-        return arrays
+        """A stage whose result the cache may hold, computed in one go; see ``Keeping.whole``."""
+        return self._keeping.whole(name, stage, depends_on, compute, total)
+
+    def by_task(
+        self,
+        name: str,
+        stage: str,
+        depends_on: Key,
+        task_set: TaskSet,
+        compute: Callable[[list[int], Advance], Arrays],
+    ) -> Arrays:
+        """A stage that goes over the tasks; see ``Keeping.by_task``."""
+        batch = self.problem.batching.size
+        return self._keeping.by_task(name, stage, depends_on, task_set, batch, compute)
+
+    @property
+    def _keeping(self) -> Keeping:
+        return Keeping(self.cache, self.messages, self.team, self.of)
 
     def _tensors(self, arrays: Arrays) -> dict[str, torch.Tensor]:
         return {name: self.tensor(values) for name, values in arrays.items()}

@@ -97,8 +97,10 @@ class Case:
 
 LABEL_STAGES = (
     "support cross-fitting",
+    "adapted fit",
     "cross-fitting",
     "support cross-fitting of evaluation tasks",
+    "adapted fit of evaluation tasks",
     "cross-fitting of evaluation tasks",
 )
 """What scoring computes of labels and caches, in this order."""

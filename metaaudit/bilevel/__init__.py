@@ -13,7 +13,7 @@ from metaaudit.bilevel.objective import Objective, cross_entropy, over_tasks, un
 from metaaudit.bilevel.outer_ekfac import outer_bases, outer_factors
 from metaaudit.bilevel.progress import Advance
 from metaaudit.bilevel.query_outcome import QueryOutcome, query_outcome
-from metaaudit.bilevel.sampled_fisher import sampled_fisher_factor
+from metaaudit.bilevel.sampled_fisher import fisher_factor, sampled_fisher_rows
 from metaaudit.bilevel.total_gradient import TaskGradients, batch_gradients, total_gradients
 from metaaudit.bilevel.total_hessian import FORMS, TotalHessian
 from metaaudit.bilevel.unrolled import Unrolled
@@ -44,11 +44,12 @@ __all__ = [
     "batch_gradients",
     "cross_entropy",
     "curvature_scale",
+    "fisher_factor",
     "outer_bases",
     "outer_factors",
     "over_tasks",
     "query_outcome",
-    "sampled_fisher_factor",
+    "sampled_fisher_rows",
     "total_gradients",
     "unit_weights",
     "weight_derivatives",

@@ -21,16 +21,18 @@ from metaaudit.curvature.network import Terms
 from metaaudit.models import pullback
 
 
-def sampled_fisher_factor(
+def sampled_fisher_rows(
     adaptation: Adaptation,
     terms: Terms,
     probes: int,
     seed: int,
     advance: Advance = lambda _: None,
+    *,
+    first: int = 0,
 ) -> Tensor:
-    """``V [n_tasks * probes, n_params]``, the rows of a task together.
+    """``V_k [probes, n_params]`` of every task: ``[n_tasks, probes, n_params]``.
 
-    The expectation of ``V^T V`` over the signs is ``(1/N) sum_k J_k^T C_k J_k``.
+    The expectation of ``V_k^T V_k`` over the signs is ``J_k^T C_k J_k``.
 
     Args:
         adaptation: The training tasks and their adaptation.
@@ -38,21 +40,34 @@ def sampled_fisher_factor(
         probes: Random gradients a task.
         seed: Of the signs; those of a task depend on its position alone.
         advance: Told of progress.
+        first: Position of the first of these tasks, where they are a part of some set.
     """
     n_tasks = len(adaptation.task_set)
     rows: Tensor | None = None
     for batch in adaptation.batches():
-        found = _rows(adaptation, terms, batch, probes, seed)
+        found = _rows(adaptation, terms, batch, probes, (seed, first))
         m = batch.data.query_y.shape[1]
         if rows is None:
             rows = found.new_empty(n_tasks, *found.shape[1:])
-        rows[torch.from_numpy(batch.rows).to(found.device)] = found / (n_tasks * m * probes) ** 0.5
+        rows[torch.from_numpy(batch.rows).to(found.device)] = found / (m * probes) ** 0.5
         advance(len(batch.rows))
     assert rows is not None  # a task set has tasks
-    return rows.flatten(0, 1)
+    return rows
 
 
-def _rows(adaptation: Adaptation, terms: Terms, batch: TaskBatch, probes: int, seed: int) -> Tensor:
+def fisher_factor(rows: Tensor) -> Tensor:
+    """``V [n_tasks * probes, n_params]``, whose ``V^T V`` is the mean of ``V_k^T V_k``.
+
+    Args:
+        rows: ``[n_tasks, probes, n_params]``.
+    """
+    factor: Tensor = rows.flatten(0, 1) / len(rows) ** 0.5
+    return factor
+
+
+def _rows(
+    adaptation: Adaptation, terms: Terms, batch: TaskBatch, probes: int, seed: tuple[int, int]
+) -> Tensor:
     """``[batch, probes, n_params]``, one probe at a time: memory stays that of a gradient."""
     objective, data, layout = adaptation.objective, batch.data, adaptation.layout
     linearised = adaptation.linearise(batch)
@@ -60,7 +75,7 @@ def _rows(adaptation: Adaptation, terms: Terms, batch: TaskBatch, probes: int, s
         lambda theta: vmap(objective.forward)(theta, data.query_x), linearised.theta
     )
     each = vmap(terms)(outputs.detach(), data.query_y)
-    signs = torch.from_numpy(_signs(batch, (probes, *each.shape[1:3]), seed)).to(each)
+    signs = torch.from_numpy(_signs(batch, (probes, *each.shape[1:3]), *seed)).to(each)
     found = [
         layout.flatten(linearised.pull(pull((signs[:, probe, ..., None] * each).sum(1)))).detach()
         for probe in range(probes)
@@ -68,7 +83,7 @@ def _rows(adaptation: Adaptation, terms: Terms, batch: TaskBatch, probes: int, s
     return torch.stack(found, dim=1)
 
 
-def _signs(batch: TaskBatch, shape: tuple[int, ...], seed: int) -> np.ndarray:
+def _signs(batch: TaskBatch, shape: tuple[int, ...], seed: int, first: int) -> np.ndarray:
     """``[batch, *shape]`` of 1 and -1."""
-    each = [np.random.default_rng([seed, row]).integers(0, 2, shape) for row in batch.rows]
+    each = [np.random.default_rng([seed, first + row]).integers(0, 2, shape) for row in batch.rows]
     return 2.0 * np.stack(each) - 1.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ from metaaudit.bilevel.outer_curvature import (
     partial_hessian,
 )
 from metaaudit.models import Params
+from metaaudit.team import ALONE, Team
 
 _BETWEEN: dict[str, OuterCurvature] = {
     "ggn": gauss_newton,
@@ -44,18 +46,20 @@ class TotalHessian:
         form: Which of these.
         shift: Outer L2 weight plus damping.
         gamma: The constant of ``gamma``; 0 for the others.
+        team: The processes that share the tasks of each product.
     """
 
     adaptation: Adaptation
     form: str = "exact"
     shift: float = 0.0
     gamma: float = 0.0
+    team: Team = ALONE
 
     @classmethod
-    def of(cls, adaptation: Adaptation, form: str) -> TotalHessian:
+    def of(cls, adaptation: Adaptation, form: str, team: Team = ALONE) -> TotalHessian:
         """The operator of a form, its constant computed, without shift."""
         gamma = mean_gradient_norm(adaptation) if form == "gamma" else 0.0
-        return cls(adaptation, form, gamma=gamma)
+        return cls(adaptation, form, gamma=gamma, team=team)
 
     def shifted(self, shift: float) -> TotalHessian:
         """The same operator with another shift."""
@@ -73,17 +77,24 @@ class TotalHessian:
         rows = norms.squeeze(1).nonzero().squeeze(1).tolist()
         tangents = {row: layout.unflatten(vectors[row] / norms[row], params) for row in rows}
         total = torch.zeros_like(vectors, dtype=torch.float64)
-        for batch in self.adaptation.batches() if rows else ():
+        for batch in self._own.batches() if rows else ():
             product = self._product(batch)
             # One tangent at a time, so that memory does not grow with their number.
             for row, tangent in tangents.items():
                 total[row] += layout.flatten(product(tangent)).double()
-        products: Tensor = total * norms / len(self.adaptation.task_set)
+        products: Tensor = self.team.summed(total) * norms / len(self.adaptation.task_set)
         return products + (self.shift + self.gamma) * vectors
+
+    @cached_property
+    def _own(self) -> Adaptation:
+        """The tasks of this process."""
+        if self.team.size == 1:
+            return self.adaptation
+        return self.adaptation.over([*self.team.share(range(len(self.adaptation.task_set)))])
 
     def _product(self, batch: TaskBatch) -> Callable[[Params], Params]:
         """Takes a tangent to the sum over the batch of the tasks' curvature times it."""
-        adaptation = self.adaptation
+        adaptation = self._own
         if self.form == "exact":
             return lambda tangent: adaptation.hessian_product(batch, tangent)
         if self.form == "jacobian":

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -174,14 +174,20 @@ def remove(item: Item, wanted: Callable[[], bool] = lambda: True) -> bool:
     Raises:
         OSError: A file cannot be removed.
     """
-    with locked_at_once(item.path) as held:
+    # While the lock is held, what is temporary is of a dead writer.
+    temporary = [file.path for file in item.files if file.kind == "temporary"]
+    return remove_path(item.path, wanted, temporary)
+
+
+def remove_path(
+    path: Path, wanted: Callable[[], bool] = lambda: True, others: Sequence[Path] = ()
+) -> bool:
+    """Removes what belongs to the entry at a path, and other files of its key, as ``remove``."""
+    with locked_at_once(path) as held:
         if not held or not wanted():
             return False
-        # While the lock is held, what is temporary is of a dead writer.
-        names = [file.path for file in item.files if file.kind == "temporary"]
-        names += [item.path.with_suffix(suffix) for suffix in KINDS]
-        for path in names:
-            path.unlink(missing_ok=True)
+        for one in (*others, *(path.with_suffix(suffix) for suffix in KINDS)):
+            one.unlink(missing_ok=True)
     return True
 
 

@@ -21,7 +21,7 @@ from rich.filesize import decimal
 
 from metaaudit.cache.entry import Arrays, Stored, read_entry, write_entry
 from metaaudit.cache.eviction import make_room
-from metaaudit.cache.folder import file_path
+from metaaudit.cache.folder import file_path, remove_path
 from metaaudit.cache.lock import locked
 from metaaudit.cache.place import LIMIT_VARIABLE, cache_limit
 from metaaudit.cache.seal import FORMAT, DamagedError
@@ -77,7 +77,8 @@ class FactorCache:
         depends_on: Mapping[str, Any],
         compute: Callable[[], Arrays],
         *,
-        label: str,
+        label: str = "",
+        worth_s: float = 0.0,
     ) -> Arrays:
         """Returns the arrays of a key, computed where the cache lacks them.
 
@@ -85,7 +86,8 @@ class FactorCache:
             name: What they are; part of the file's name and of the key.
             depends_on: Everything the arrays are a function of, as JSON values.
             compute: Computes them.
-            label: What the request is called in ``uses``.
+            label: What the request is called in ``uses``; where it has no name it is not in there.
+            worth_s: Arrays that took less than so many seconds are not stored.
 
         Raises:
             RunError: The folder cannot be made or locked.
@@ -98,13 +100,19 @@ class FactorCache:
             if stored is not None:
                 seconds = time.perf_counter() - started
                 saved = max(0.0, stored.seconds - seconds)
-                self.uses[label] = CacheUse(key, "hit", seconds, saved)
+                self._note(label, CacheUse(key, "hit", seconds, saved))
                 return stored.arrays
             arrays = compute()
             seconds = time.perf_counter() - started
-            self._write(path, key, Stored(arrays, seconds))
-        self.uses[label] = CacheUse(key, "computed", seconds, 0.0)
+            if seconds >= worth_s:
+                self._write(path, key, Stored(arrays, seconds))
+        self._note(label, CacheUse(key, "computed", seconds, 0.0))
         return arrays
+
+    def forget(self, name: str, depends_on: Mapping[str, Any]) -> None:
+        """Removes all files of a key, unless another process holds it or they cannot be removed."""
+        with suppress(OSError):
+            remove_path(self._path(name, depends_on)[0])
 
     def holds(self, name: str, depends_on: Mapping[str, Any]) -> bool:
         """Whether a file for this key is there; its content is not checked."""
@@ -118,6 +126,10 @@ class FactorCache:
             else f"{label}: computed in {use.seconds:.1f} s"
             for label, use in self.uses.items()
         ]
+
+    def _note(self, label: str, use: CacheUse) -> None:
+        if label:
+            self.uses[label] = use
 
     def _path(self, name: str, depends_on: Mapping[str, Any]) -> tuple[Path, str]:
         text = json.dumps([FORMAT, name, depends_on], sort_keys=True, allow_nan=False)

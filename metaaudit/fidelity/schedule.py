@@ -13,8 +13,9 @@ from metaaudit.cache import Arrays, FactorCache
 from metaaudit.console import Advance, Messages
 from metaaudit.errors import MetaauditError, is_interrupt
 from metaaudit.fidelity.budget import Budget
-from metaaudit.fidelity.processes import Say, Workers, rank, world_size
+from metaaudit.fidelity.processes import Say, Workers
 from metaaudit.fidelity.training_run import TrainingRun, Work
+from metaaudit.ranks import rank, world_size
 
 NAME = "retraining"
 """Of the arrays in the cache."""

@@ -6,8 +6,6 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from metaaudit.bilevel import Adaptation, Advance, weight_derivatives
-
 Scores = npt.NDArray[np.float64]
 
 
@@ -39,17 +37,11 @@ def alignment(gradients: npt.NDArray[np.floating]) -> Scores:
     return cosine
 
 
-def instance_influence(
-    adaptation: Adaptation, direction: Tensor, advance: Advance = lambda _: None
-) -> Scores:
+def instance_influence(derivatives: Scores, n_tasks: int) -> Scores:
     """``-(1/N) d/d omega [u . D L_k]`` for every instance (instance-IF, support and query).
 
     Args:
-        adaptation: The training tasks and their adaptation.
-        direction: ``u [n_params]``.
-        advance: Told of progress.
-
-    Returns:
-        ``[n_instances]``, in the task set's order of instances.
+        derivatives: ``[n_instances]``, as ``weight_derivatives`` gives them for ``u``.
+        n_tasks: Number of training tasks.
     """
-    return -weight_derivatives(adaptation, direction, advance) / len(adaptation.task_set)
+    return -derivatives / n_tasks

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from metaaudit.bilevel import Advance, Batching, Objective
@@ -55,29 +54,23 @@ def cross_fit(
     # Every fold is an adaptation of its own, so a task counts as many; larger chunks run slower.
     most = min(config.folds, max(sum(task.shape) for task in task_set.tasks))
     batching = replace(batching, size=max(1, batching.size // most))
-    repeats = []
-    for repeat in range(config.repeats):
-        logits: list[tuple[Ints, npt.NDArray[np.float64]]] = []
-        for batch in batching.batches(task_set):
-            folds = [
-                assign_folds(task_set.tasks[row], config.folds, (config.seed, repeat))
-                for row in batch.rows
-            ]
-            data = batch.data
-            values = out_of_fold(
-                objective,
-                params,
-                torch.cat([data.support_x, data.query_x], dim=1),
-                torch.cat([data.support_y, data.query_y], dim=1),
-                torch.from_numpy(np.stack(folds)),
-            )
-            logits.append((batch.instances, values.double().cpu().numpy()))
-            advance(len(batch.rows))
-        result = np.empty((task_set.n_instances, logits[0][1].shape[-1]))
-        for instances, part in logits:
-            result[instances] = part
-        repeats.append(result)
-    return mean_probabilities(repeats)
+    each: list[tuple[Ints, Probabilities]] = []
+    for batch in batching.batches(task_set):
+        inputs = torch.cat([batch.data.support_x, batch.data.query_x], dim=1)
+        labels = torch.cat([batch.data.support_y, batch.data.query_y], dim=1)
+        tasks = [task_set.tasks[row] for row in batch.rows]
+        logits = []
+        for repeat in range(config.repeats):
+            folds = [assign_folds(task, config.folds, (config.seed, repeat)) for task in tasks]
+            assigned = torch.from_numpy(np.stack(folds))
+            values = out_of_fold(objective, params, inputs, labels, assigned)
+            logits.append(values.flatten(0, 1).double().cpu().numpy())
+        each.append((batch.instances.ravel(), mean_probabilities(logits)))
+        advance(len(tasks))
+    result = np.empty((task_set.n_instances, each[0][1].shape[-1]))
+    for instances, part in each:
+        result[instances] = part
+    return result
 
 
 def best_steps(

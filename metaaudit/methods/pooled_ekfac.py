@@ -14,7 +14,8 @@ from metaaudit.curvature import (
     record_tasks,
     summed,
 )
-from metaaudit.stages import Arrays, Stages
+from metaaudit.keeping import Arrays
+from metaaudit.stages import Stages
 
 CACHED = "pooled-ekfac"
 

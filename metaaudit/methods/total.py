@@ -17,7 +17,7 @@ from metaaudit.bilevel import (
 from metaaudit.influence import instance_influence, task_influence
 from metaaudit.manifest import solver
 from metaaudit.methods.base import Floats, Given, MethodScores
-from metaaudit.stages import Stages, check_finite
+from metaaudit.stages import Stages
 
 
 def total_influence(given: Given) -> MethodScores:
@@ -43,10 +43,8 @@ def along(given: Given, direction: Tensor) -> Floats:
     if not given.by_instance:
         return given.unscored_instances()
     task_set = given.train.task_set
-    with given.stages.stage("instance influence", len(task_set)) as advance:
-        found = instance_influence(given.train, direction, advance)
-    check_finite("instance influence", task_set, found)
-    return found
+    found = given.stages.weight_derivatives("instance influence", given.train, direction)
+    return instance_influence(found, len(task_set))
 
 
 def adjoint_solver(
@@ -58,10 +56,10 @@ def adjoint_solver(
     own = stages.tensor(gradients.gradients)
     ekfac = stages.outer_ekfac(train, own) if influence.outer_ekfac else None
     factor = stages.sampled_fisher(train) if influence.sampled_fisher else None
-    exact = hessian = TotalHessian(train)
+    exact = hessian = TotalHessian(train, team=stages.team)
     with stages.stage("total Hessian"):
         if influence.curvature in FORMS and influence.method != "dot":
-            hessian = TotalHessian.of(train, influence.curvature)
+            hessian = TotalHessian.of(train, influence.curvature, stages.team)
         solver = AdjointSolver(influence, hessian, own, config.training.weight_decay, ekfac, factor)
     return solver, exact
 

@@ -20,13 +20,14 @@ from metaaudit.bilevel.adjoint import auto_damping
 from metaaudit.curvature import weights_hash
 from metaaudit.errors import ConfigError
 from metaaudit.influence import task_influence
+from metaaudit.keeping import Arrays
 from metaaudit.linalg import LowRankSolver
 from metaaudit.manifest import unsolved
 from metaaudit.methods.base import Factored, Floats, Given, MethodScores
 from metaaudit.methods.margins import margin_gradients, margin_shares
 from metaaudit.methods.projection import Projection
 from metaaudit.methods.total import along
-from metaaudit.stages import Arrays, check_finite
+from metaaudit.stages import check_finite
 
 CACHED = "margin-gradients"
 
@@ -103,13 +104,14 @@ def _positive(damping: float) -> float:
 def _gradients(given: Given, stage: str, adaptation: Adaptation) -> Tensor:
     stages, task_set = given.stages, adaptation.task_set
 
-    def compute(advance: Advance) -> Arrays:
-        found = margin_gradients(adaptation, advance)
-        check_finite(stage, task_set, np.abs(found).max(axis=1))
+    def compute(rows: list[int], advance: Advance) -> Arrays:
+        some = adaptation.over(rows)
+        found = margin_gradients(some, advance)
+        check_finite(stage, some.task_set, np.abs(found).max(axis=1))
         return {"gradients": found}
 
     key = stages.gradient_key(task_set)
-    return stages.tensor(stages.cached(CACHED, stage, key, compute, len(task_set))["gradients"])
+    return stages.tensor(stages.by_task(CACHED, stage, key, task_set, compute)["gradients"])
 
 
 def _factored(given: Given, products: Floats, direction: Tensor) -> Factored:

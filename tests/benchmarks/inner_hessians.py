@@ -26,6 +26,7 @@ from metaaudit.bilevel import (
     TotalHessian,
     Unrolled,
     total_gradients,
+    weight_derivatives,
 )
 from metaaudit.config.influence import InfluenceConfig
 from metaaudit.influence import instance_influence, task_influence
@@ -108,7 +109,8 @@ def influences(train: Adaptation, evaluation: Adaptation) -> dict[str, np.ndarra
     adjoint = solver.solve(targets)
     places = list(train.task_set.instances())
     support = np.array([name == "support" for _, name, _ in places])
-    by_instance = instance_influence(train, adjoint.mean_direction)
+    derivatives = weight_derivatives(train, adjoint.mean_direction)
+    by_instance = instance_influence(derivatives, len(train.task_set))
     return {
         "gradients": gradients.double().numpy(),
         "tasks": task_influence(gradients, adjoint.direction).mean(axis=1),

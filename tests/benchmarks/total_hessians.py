@@ -30,9 +30,10 @@ from metaaudit.bilevel import (
     TaskBatch,
     TotalHessian,
     Unrolled,
+    fisher_factor,
     outer_bases,
     outer_factors,
-    sampled_fisher_factor,
+    sampled_fisher_rows,
     total_gradients,
 )
 from metaaudit.config.influence import InfluenceConfig
@@ -169,7 +170,7 @@ class Case:
         return task_influence(self.gradients, directions).mean(axis=1)
 
     def _sampled_fisher(self) -> Tensor:
-        return sampled_fisher_factor(self.train, self.terms, stages.PROBES, seed=0)
+        return fisher_factor(sampled_fisher_rows(self.train, self.terms, stages.PROBES, seed=0))
 
     def _ekfac(self, problem: Problem) -> Factors:
         network = problem.layers()

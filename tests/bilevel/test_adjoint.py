@@ -14,9 +14,10 @@ from metaaudit.bilevel import (
     TotalHessian,
     Unrolled,
     curvature_scale,
+    fisher_factor,
     outer_bases,
     outer_factors,
-    sampled_fisher_factor,
+    sampled_fisher_rows,
 )
 from metaaudit.bilevel.adjoint import auto_damping
 from metaaudit.config.influence import SOLVERS, InfluenceConfig
@@ -54,7 +55,7 @@ class Case:
         self.targets = gaussian(2, self.size)
         self.factors = self._factors()
         terms = fisher_terms(self.objective.mean_loss, "true")
-        self.rows = sampled_fisher_factor(self.adaptation, terms, probes=3, seed=0)
+        self.rows = fisher_factor(sampled_fisher_rows(self.adaptation, terms, probes=3, seed=0))
 
     @property
     def size(self):

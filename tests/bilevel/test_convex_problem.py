@@ -5,7 +5,13 @@ import pytest
 import torch
 from torch.func import grad, hessian, jacrev
 
-from metaaudit.bilevel import AdjointSolver, TotalHessian, Unrolled, total_gradients
+from metaaudit.bilevel import (
+    AdjointSolver,
+    TotalHessian,
+    Unrolled,
+    total_gradients,
+    weight_derivatives,
+)
 from metaaudit.config.influence import InfluenceConfig
 from metaaudit.influence import instance_influence, task_influence
 from metaaudit.models import Layout
@@ -48,7 +54,7 @@ class Solved:
         )
         self.u = self.adjoint.direction.mean(dim=0)
         self.tasks = task_influence(self.gradients, self.adjoint.direction).mean(axis=1)
-        found = instance_influence(train, self.u)
+        found = instance_influence(weight_derivatives(train, self.u), n_tasks)
         self.support, self.query = np.split(found.reshape(n_tasks, n + m), [n], axis=1)
 
     def loss_with(self, k, a=1.0, w=None, v=None):
@@ -234,11 +240,11 @@ def test_editing_by_task_if_predicts_the_retrained_parameters():
 
 def test_scores_do_not_depend_on_the_task_batch():
     solved = Solved()
-    reference = instance_influence(
+    reference = weight_derivatives(
         Unrolled(OBJECTIVE, solved.params, solved.train, batching(8)), solved.u
     )
     for size in (1, 3):
-        found = instance_influence(
+        found = weight_derivatives(
             Unrolled(OBJECTIVE, solved.params, solved.train, batching(size)), solved.u
         )
         np.testing.assert_allclose(found, reference, rtol=1e-10, atol=1e-18)

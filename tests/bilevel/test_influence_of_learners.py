@@ -25,6 +25,7 @@ from metaaudit.bilevel import (
     outer_bases,
     outer_factors,
     total_gradients,
+    weight_derivatives,
 )
 from metaaudit.config.influence import InfluenceConfig
 from metaaudit.curvature import fisher_terms
@@ -173,7 +174,8 @@ def influences(case, resting, solver="auto"):
     adjoint = AdjointSolver(config, hessian, gradients, DELTA).solve(target)
     assert adjoint.solution.converged, adjoint.warnings
     tasks = task_influence(gradients, adjoint.direction)[:, 0]
-    instances = instance_influence(train, adjoint.mean_direction)
+    derivatives = weight_derivatives(train, adjoint.mean_direction)
+    instances = instance_influence(derivatives, N_TASKS)
     return tasks, instances.reshape(N_TASKS, N + M)
 
 
@@ -236,7 +238,7 @@ def test_nothing_depends_on_the_task_batch(name):
     whole, single = (adaptation(name, objective, params, train, size) for size in (N_TASKS, 1))
     for one in (
         lambda a: total_gradients(a).gradients,
-        lambda a: instance_influence(a, u),
+        lambda a: weight_derivatives(a, u),
         lambda a: TotalHessian(a, "jacobian")(u[None]).numpy(),
     ):
         assert one(single) == pytest.approx(one(whole), rel=1e-9, abs=1e-13)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from metaaudit.bilevel import Objective, TotalHessian, Unrolled, sampled_fisher_factor
+from metaaudit.bilevel import Objective, TotalHessian, Unrolled, fisher_factor, sampled_fisher_rows
 from metaaudit.curvature import fisher_terms
 from metaaudit.learners import MAML
 from tests.bilevel.small_networks import (
@@ -24,7 +24,7 @@ def adaptation(tasks, size=2):
 
 def factor(adapted, probes, *, seed=0, fisher="true"):
     terms = fisher_terms(adapted.objective.mean_loss, fisher)
-    return sampled_fisher_factor(adapted, terms, probes, seed)
+    return fisher_factor(sampled_fisher_rows(adapted, terms, probes, seed))
 
 
 def dense(adapted, form):
@@ -71,3 +71,12 @@ def test_every_task_has_signs_of_its_own():
     assert not torch.allclose(alone, among)  # those of the position, which differs
     first = factor(adapted, 2).unflatten(0, (-1, 2))[0] * len(adapted.task_set) ** 0.5
     assert_close({"": factor(adapted.over([0]), 2)}, {"": first}, 1e-12)
+
+
+def test_parts_of_a_set_have_the_rows_of_the_whole():
+    adapted = adaptation(ragged_tasks)
+    terms = fisher_terms(adapted.objective.mean_loss, "true")
+    whole = sampled_fisher_rows(adapted, terms, 2, 0)
+    for rows in ([0, 1], list(range(2, len(whole)))):
+        part = sampled_fisher_rows(adapted.over(rows), terms, 2, 0, first=rows[0])
+        assert_close({"": part}, {"": whole[rows]}, 1e-12)

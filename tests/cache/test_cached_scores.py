@@ -14,7 +14,8 @@ from metaaudit import stages
 from tests.small import LABEL_STAGES, Case, digits, files, succeeds, write_case
 
 SAMPLED = "sampled Fisher"
-STAGES = ("gradients", "evaluation gradients", SAMPLED, *LABEL_STAGES)
+INSTANCES = "instance influence"
+STAGES = ("gradients", "evaluation gradients", SAMPLED, INSTANCES, *LABEL_STAGES)
 
 
 def statuses(run: Path) -> dict[str, str]:
@@ -35,9 +36,12 @@ def test_another_evaluation_set_reuses_what_the_training_tasks_gave(trained_case
         "gradients": "hit",
         "evaluation gradients": "computed",
         "sampled Fisher": "hit",
+        "instance influence": "computed",
         "support cross-fitting": "hit",
+        "adapted fit": "hit",
         "cross-fitting": "hit",
         "support cross-fitting of evaluation tasks": "computed",
+        "adapted fit of evaluation tasks": "computed",
         "cross-fitting of evaluation tasks": "computed",
     }
     first, second = (
@@ -87,15 +91,15 @@ def other_code(case: Case, patch: pytest.MonkeyPatch) -> tuple[str, ...]:
 
 MISSES = [
     (other_weights, STAGES),
-    (other_data, ("gradients", SAMPLED, *LABEL_STAGES[:2])),
+    (other_data, ("gradients", SAMPLED, INSTANCES, *LABEL_STAGES[:3])),
     (other_learner, STAGES),
     (other_precision, STAGES),
     (other_pixels, STAGES),
     (other_code, STAGES),
-    (lambda case, patch: ("--set", "mislabel.folds=3"), LABEL_STAGES[1::2]),
+    (lambda case, patch: ("--set", "mislabel.folds=3"), LABEL_STAGES[2::3]),
     (lambda case, patch: ("--set", "compute.task_batch=3"), ()),
-    (lambda case, patch: ("--set", "influence.curvature=exact"), ()),
-    (lambda case, patch: ("--set", "influence.probes=2"), (SAMPLED,)),
+    (lambda case, patch: ("--set", "influence.curvature=exact"), (INSTANCES,)),
+    (lambda case, patch: ("--set", "influence.probes=2"), (SAMPLED, INSTANCES)),
 ]
 
 

@@ -165,7 +165,7 @@ def twice(
 
 
 def test_scoring_again_reuses_everything(twice: Twice) -> None:
-    expected = {*INNER_STAGES, *GRADIENT_STAGES, *LABEL_STAGES}
+    expected = {*INNER_STAGES, *GRADIENT_STAGES, "instance influence", *LABEL_STAGES}
     if "ekfac" in (twice.settings["curvature"], twice.settings.get("preconditioner")):
         expected.add("outer EK-FAC")
     assert statuses(twice.first) == dict.fromkeys(expected, "computed")
@@ -218,7 +218,7 @@ INFLUENCE = {
 LABELS = {
     f"{which} {what}"
     for which in ("training", "evaluation")
-    for what in ("cross-fitting", "support cross-fitting")
+    for what in ("cross-fitting", "adapted fit", "support cross-fitting")
 }
 ALL = INFLUENCE | LABELS
 EVALUATION = {name for name in ALL if name.startswith("evaluation")}

@@ -176,7 +176,8 @@ def test_errors_are_those_of_what_the_audit_itself_computes(case):
     solver, _ = adjoint_solver(given.stages, given.train, given.gradients)
     direction = solver.solve(given.targets).mean_direction
     two = implicit(three.objective, work.weights[0].params, three.train, rho=1 / 0.9)
-    approximate = instance_influence(two, direction)
+    derivatives = weight_derivatives(two, direction)
+    approximate = instance_influence(derivatives, len(three.train))
     chosen = [values[places][kept] for values in (approximate, exact)]
     expected = np.linalg.norm(chosen[0] - chosen[1]) / np.linalg.norm(chosen[1])
     (table,) = run(work, asked(steps=[3])).tables

@@ -15,8 +15,8 @@ import pytest
 from metaaudit.cache import Arrays
 from metaaudit.errors import ConfigError
 from metaaudit.fidelity.budget import Budget
-from metaaudit.fidelity.processes import is_main, rank, world_size
 from metaaudit.fidelity.schedule import Schedule, turns
+from metaaudit.ranks import is_main, rank, world_size
 from tests.fidelity.odd_runs import LASTS, schedule
 
 ROOT = Path(__file__).parents[2]

@@ -1,0 +1,185 @@
+"""Stages whose results are kept: as a whole, and in parts while they are made."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from metaaudit.cache import FactorCache
+from metaaudit.console import Advance, Messages
+from metaaudit.inputs.task_set import TaskSet
+from metaaudit.team import ALONE, Team
+
+Key = dict[str, Any]
+Arrays = dict[str, npt.NDArray[Any]]
+
+PARTS = 16
+"""Into how many parts a stage is cut, or a few more, where there are so many batches."""
+
+WORTH_S = 1.0
+"""Seconds of work that a part must save to be kept."""
+
+
+@dataclass(frozen=True)
+class Keeping:
+    """Runs stages, and keeps what they give.
+
+    Attributes:
+        cache: Where it is kept.
+        messages: Told of progress.
+        team: The processes that share the work.
+        of: Stands after the name of each stage, where there are several checkpoints.
+    """
+
+    cache: FactorCache
+    messages: Messages
+    team: Team = ALONE
+    of: str = ""
+
+    def whole(
+        self,
+        name: str,
+        stage: str,
+        depends_on: Key,
+        compute: Callable[[Advance], Arrays],
+        total: int,
+    ) -> Arrays:
+        """A stage that one process computes for all.
+
+        Args:
+            name: What its arrays are.
+            stage: What it is called.
+            depends_on: All that the arrays depend on.
+            compute: Computes them.
+            total: Units of work.
+        """
+        label = f"{stage}{self.of}"
+        with self.messages.stage(label, total) as advance:
+            arrays = None
+            if self.team.first:
+                arrays = self.cache.get(name, depends_on, lambda: compute(advance), label=label)
+                self._tell(label, total, advance)
+            return self.team.sent(arrays)
+
+    def by_task(
+        self,
+        name: str,
+        stage: str,
+        depends_on: Key,
+        task_set: TaskSet,
+        batch: int,
+        compute: Callable[[list[int], Advance], Arrays],
+    ) -> Arrays:
+        """A stage whose arrays have a row a task, or a row an instance, in the order of the set.
+
+        Its parts are shared among the processes, and kept until all are there: what is interrupted
+        goes on from them.
+
+        Args:
+            name: What its arrays are.
+            stage: What it is called.
+            depends_on: All that the arrays depend on.
+            task_set: The tasks.
+            batch: Tasks computed at once; parts are whole batches.
+            compute: Computes the arrays of some rows of the set.
+        """
+        label, total = f"{stage}{self.of}", len(task_set)
+        with self.messages.stage(label, total) as advance:
+            parts = _Parts(self, name, depends_on, task_set, batch, compute, advance)
+            if not self.team.first:
+                return parts.together() if self.team.agreed() else self.team.sent()
+            found = False
+
+            def together() -> Arrays:
+                nonlocal found
+                found = self.team.agreed(True)
+                return parts.together()
+
+            arrays = self.cache.get(name, depends_on, together, label=label)
+            if found:
+                parts.forget()
+                return arrays
+            self._tell(label, total, advance)
+            self.team.agreed(False)
+            return self.team.sent(arrays)
+
+    def _tell(self, label: str, total: int, advance: Advance) -> None:
+        """Says what the cache saved, if it did."""
+        use = self.cache.uses[label]
+        if use.status == "hit":
+            advance(total, f"from the cache, {use.saved_s:.1f} s saved")
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """The parts of a stage."""
+
+    keeping: Keeping
+    name: str
+    depends_on: Key
+    task_set: TaskSet
+    batch: int
+    compute: Callable[[list[int], Advance], Arrays]
+    advance: Advance
+
+    @cached_property
+    def rows(self) -> list[list[int]]:
+        """The tasks of each part, whole batches that follow each other."""
+        total = len(self.task_set)
+        size = self.batch * max(1, total // (PARTS * self.batch))
+        return [list(range(at, min(at + size, total))) for at in range(0, total, size)]
+
+    def together(self) -> Arrays:
+        """Computes what of them is for this process, and puts together those of all."""
+        team = self.keeping.team
+        if team.size == 1:  # no more than one part is in memory beside the result
+            return self._joined(map(self._part, range(len(self.rows))))
+        own = {number: self._part(number) for number in team.share(range(len(self.rows)))}
+        return self._joined(
+            team.sent(own.pop(number, None), team.owner(number)) for number in range(len(self.rows))
+        )
+
+    def forget(self) -> None:
+        """Removes them, once the whole is kept."""
+        cache = self.keeping.cache
+        if cache.holds(self.name, self.depends_on):
+            for number in range(len(self.rows)):
+                cache.forget(self.name, self._key(number))
+
+    def _part(self, number: int) -> Arrays:
+        """One part, computed or as it was kept."""
+        rows, computed = self.rows[number], False
+
+        def compute() -> Arrays:
+            nonlocal computed
+            computed = True
+            return self.compute(rows, self.advance)
+
+        arrays = self.keeping.cache.get(self.name, self._key(number), compute, worth_s=WORTH_S)
+        if not computed:
+            self.advance(len(rows), "kept from before")
+        return arrays
+
+    def _key(self, number: int) -> Key:
+        rows = self.rows[number]
+        return {**self.depends_on, "part": [rows[0], rows[-1]]}
+
+    def _joined(self, parts: Iterable[Arrays]) -> Arrays:
+        result: Arrays = {}
+        filled: dict[str, int] = defaultdict(int)
+        sizes = {len(self.rows[0]): len(self.task_set)}
+        for part in parts:
+            for name, values in part.items():
+                if name not in result:
+                    total = sizes.get(len(values), self.task_set.n_instances)
+                    result[name] = np.empty((total, *values.shape[1:]), values.dtype)
+                end = filled[name] + len(values)
+                result[name][filled[name] : end] = values
+                filled[name] = end
+        return result

@@ -1,0 +1,164 @@
+"""Scoring that is interrupted goes on from what it has, and ends with the same bytes."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from metaaudit import audit, keeping
+from metaaudit.cache import items
+from metaaudit.config import load_config
+from metaaudit.console import silent
+from tests.small import Case, digits, files, succeeds, write_case
+
+MEASURED = ("timings_s", "peak_memory_mb", "cache")
+
+
+def content(run: Path) -> dict[str, Any]:
+    """Every file of a run, without what is measured."""
+    found: dict[str, Any] = files(run)
+    manifest = json.loads((run / "manifest.json").read_text())
+    found["manifest.json"] = {k: v for k, v in manifest.items() if k not in MEASURED}
+    return found
+
+
+@pytest.fixture
+def case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Case:
+    """Eleven tasks in batches of two, of which even the quickest part is kept."""
+    monkeypatch.setattr(keeping, "WORTH_S", 0.0)
+    train, evaluation = digits(n_train=11)
+    made = write_case(
+        tmp_path / "case", {"compute.task_batch": 2}, train=train, evaluation=evaluation
+    )
+    succeeds(made.cli("train"))
+    return made
+
+
+class Stopped(Exception):
+    """What ends a run in these tests."""
+
+
+def test_a_run_goes_on_after_any_part(
+    case: Case, tmp_path: Path, cache_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = content(case.score("whole"))
+    monkeypatch.setenv("METAAUDIT_CACHE_DIR", str(tmp_path / "other"))
+    ran: list[tuple[str, int]] = []
+    part, runs = keeping._Parts._part, 0
+
+    def one_more(self: Any, number: int) -> Any:
+        before = len(ran)
+        compute = self.compute
+
+        def counted(rows: list[int], advance: Any) -> Any:
+            ran.append((f"{self.name} {self.task_set.content_hash}", number))
+            return compute(rows, advance)
+
+        object.__setattr__(self, "compute", counted)
+        try:
+            found = part(self, number)
+        finally:
+            object.__setattr__(self, "compute", compute)
+        if len(ran) > before and len(ran) % 3 == 0:
+            raise Stopped
+        return found
+
+    monkeypatch.setattr(keeping._Parts, "_part", one_more)
+    for _ in range(100):
+        runs += 1
+        try:
+            audit.run(load_config(case.config), case.run, silent())
+        except Stopped:
+            assert not case.run.exists()
+        else:
+            break
+    assert runs > 10
+    assert len(ran) == len(set(ran))  # nothing was computed twice
+    assert content(case.run) == expected
+    names = [item.name for item in items(tmp_path / "other")]
+    assert len(names) == len([item.name for item in items(cache_dir)])  # no part is left
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("heard_interrupts")
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_run_goes_on_after_a_signal(
+    case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sent: signal.Signals
+) -> None:
+    expected = content(case.score("whole"))
+    monkeypatch.setenv("METAAUDIT_CACHE_DIR", str(tmp_path / "other"))
+    lines = (
+        "from metaaudit import keeping; keeping.WORTH_S = 0.0",
+        "from metaaudit.cli import main; main()",
+    )
+    command = [sys.executable, "-c", "\n".join(lines), "score", case.config, "--run", case.run]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not list((tmp_path / "other").glob("sampled-fisher-*.h5")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(sent)
+    _, said = process.communicate(timeout=60)
+    ended = {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}
+    assert process.returncode == ended[sent], said
+    assert not case.run.exists() and not list(case.folder.glob(".run*"))
+    if sent is signal.SIGINT:
+        assert b"what was computed is kept: the same command goes on from there" in said
+    succeeds(case.cli("score", "--run", case.run, "--resume"))
+    assert content(case.run) == expected
+
+
+def test_resuming_a_whole_run_computes_nothing(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = case.score("run", "--resume")
+    before = files(run)
+    monkeypatch.setattr(audit, "run", lambda *_: pytest.fail("scored again"))
+    again = succeeds(case.cli("score", "--run", run, "--resume"))
+    assert "Worst tasks" in again.stdout
+    assert files(run) == before
+    other = case.cli("score", "--run", run, "--resume", "--set", "influence.damping=0.5")
+    assert other.exit_code == 2
+    assert "run: is a run of another configuration; expected the one that" in other.stderr
+    (case.folder / "none").mkdir()
+    assert case.cli("score", "--run", case.folder / "none", "--resume").exit_code == 2
+
+
+def test_parts_are_whole_batches_and_not_too_many() -> None:
+    def sizes(n_tasks: int, batch: int) -> list[int]:
+        task_set = digits(n_train=8)[0].select([i % 8 for i in range(n_tasks)])
+        parts = keeping._Parts(None, "", {}, task_set, batch, None, None)  # type: ignore[arg-type]
+        assert [row for rows in parts.rows for row in rows] == list(range(n_tasks))
+        return [len(rows) for rows in parts.rows]
+
+    assert sizes(5, 10) == [5]
+    assert sizes(25, 10) == [10, 10, 5]
+    assert sizes(1000, 10) == [60] * 16 + [40]
+    assert len(sizes(6400, 25)) == 16
+
+
+def test_quick_parts_are_not_kept(tmp_path: Path) -> None:
+    case = write_case(tmp_path / "case", {"compute.task_batch": 2})
+    succeeds(case.cli("train"))
+    kept: list[str] = []
+    write = keeping.FactorCache._write
+
+    def spy(self: Any, path: Path, key: str, stored: Any) -> None:
+        kept.append(path.name.rpartition("-")[0])
+        write(self, path, key, stored)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(keeping, "WORTH_S", 1e9)
+        patch.setattr(keeping.FactorCache, "_write", spy)
+        case.score()
+    assert sorted(kept) == sorted(
+        [
+            *("gradients", "adapted-fit", "crossfit", "supportfit") * 2,
+            *("instances", "sampled-fisher"),
+        ]
+    )
