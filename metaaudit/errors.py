@@ -85,3 +85,13 @@ def is_interrupt(error: BaseException) -> bool:
     while cause is not None and not isinstance(cause, KeyboardInterrupt):
         cause = cause.__context__
     return cause is not None
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether Python, the GPU or PyTorch's allocator of CPU memory has none left.
+
+    >>> is_out_of_memory(MemoryError()), is_out_of_memory(RuntimeError())
+    (True, False)
+    """
+    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return named or (isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error))

@@ -13,7 +13,7 @@ from rich.markup import escape
 from typer.core import TyperGroup
 
 from metaaudit.console import Messages
-from metaaudit.errors import MetaauditError, is_interrupt
+from metaaudit.errors import MetaauditError, is_interrupt, is_out_of_memory
 
 INTERRUPTED = 130
 INCOMPLETE = 3
@@ -32,7 +32,7 @@ def exit_codes() -> Iterator[None]:
         if is_interrupt(error):
             messages.say("interrupted")
             raise typer.Exit(INTERRUPTED) from None
-        if _is_out_of_memory(error):
+        if is_out_of_memory(error):
             messages.say(
                 "error: out of memory; lower compute.task_batch (--set compute.task_batch=1)"
             )
@@ -44,12 +44,6 @@ def exit_codes() -> Iterator[None]:
             traceback.print_exc()
             messages.say("error: this is a bug in metaaudit; please report the lines above")
         raise typer.Exit(INCOMPLETE) from None
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    """Whether Python, the GPU or PyTorch's allocator of CPU memory has none left."""
-    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-    return named or (isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error))
 
 
 class Group(TyperGroup):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from metaaudit.cache import FactorCache
 from metaaudit.console import Advance, Messages
+from metaaudit.errors import IncompleteError, is_out_of_memory
 from metaaudit.inputs.task_set import TaskSet
 from metaaudit.team import ALONE, Team
 
@@ -91,18 +92,18 @@ class Keeping:
         """
         label, total = f"{stage}{self.of}", len(task_set)
         with self.messages.stage(label, total) as advance:
-            parts = _Parts(self, name, depends_on, task_set, batch, compute, advance)
+            parts = _Parts(self, label, name, depends_on, task_set, batch, compute, advance)
             if not self.team.first:
                 return parts.together() if self.team.agreed() else self.team.sent()
-            found = False
+            computed = False
 
             def together() -> Arrays:
-                nonlocal found
-                found = self.team.agreed(True)
+                nonlocal computed
+                computed = self.team.agreed(True)
                 return parts.together()
 
             arrays = self.cache.get(name, depends_on, together, label=label)
-            if found:
+            if computed:
                 parts.forget()
                 return arrays
             self._tell(label, total, advance)
@@ -118,15 +119,21 @@ class Keeping:
 
 @dataclass(frozen=True)
 class _Parts:
-    """The parts of a stage."""
+    """The parts of a stage.
+
+    Attributes:
+        room: Numbers of tasks at once that were gone down to, the last of which counts.
+    """
 
     keeping: Keeping
+    stage: str
     name: str
     depends_on: Key
     task_set: TaskSet
     batch: int
     compute: Callable[[list[int], Advance], Arrays]
     advance: Advance
+    room: list[int] = field(default_factory=list)
 
     @cached_property
     def rows(self) -> list[list[int]]:
@@ -159,12 +166,44 @@ class _Parts:
         def compute() -> Arrays:
             nonlocal computed
             computed = True
-            return self.compute(rows, self.advance)
+            return self._fitting(rows)
 
         arrays = self.keeping.cache.get(self.name, self._key(number), compute, worth_s=WORTH_S)
         if not computed:
             self.advance(len(rows), "kept from before")
         return arrays
+
+    def _fitting(self, rows: list[int]) -> Arrays:
+        """The arrays of some tasks, fewer at once where memory does not hold so many.
+
+        Raises:
+            IncompleteError: It does not hold one.
+        """
+        while True:
+            size = self.room[-1] if self.room else len(rows)
+            pieces = [rows[at : at + size] for at in range(0, len(rows), size)]
+            try:
+                found = [self.compute(piece, self.advance) for piece in pieces]
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+            else:
+                return {name: np.concatenate([one[name] for one in found]) for name in found[0]}
+            # Outside the handler, which would keep alive what did not fit.
+            self._make_room(min(size, self.batch))
+
+    def _make_room(self, at_once: int) -> None:
+        if at_once == 1:
+            raise IncompleteError(
+                self.stage,
+                "one task alone does not fit into memory",
+                "room for one",
+                "use a machine with more, or smaller images or tasks",
+            )
+        fewer = at_once // 2
+        self.room.append(fewer)
+        told = f"{self.stage}: out of memory with {at_once} tasks at once; goes on with {fewer}"
+        self.keeping.messages.say(told)
 
     def _key(self, number: int) -> Key:
         rows = self.rows[number]

@@ -10,9 +10,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+import h5py
+import numpy as np
 import pytest
 
-from metaaudit import audit, keeping
+from metaaudit import audit, keeping, stages
 from metaaudit.cache import items
 from metaaudit.config import load_config
 from metaaudit.console import silent
@@ -132,7 +134,7 @@ def test_resuming_a_whole_run_computes_nothing(case: Case, monkeypatch: pytest.M
 def test_parts_are_whole_batches_and_not_too_many() -> None:
     def sizes(n_tasks: int, batch: int) -> list[int]:
         task_set = digits(n_train=8)[0].select([i % 8 for i in range(n_tasks)])
-        parts = keeping._Parts(None, "", {}, task_set, batch, None, None)  # type: ignore[arg-type]
+        parts = keeping._Parts(None, "", "", {}, task_set, batch, None, None)  # type: ignore[arg-type]
         assert [row for rows in parts.rows for row in rows] == list(range(n_tasks))
         return [len(rows) for rows in parts.rows]
 
@@ -162,3 +164,33 @@ def test_quick_parts_are_not_kept(tmp_path: Path) -> None:
             *("instances", "sampled-fisher"),
         ]
     )
+
+
+def test_fewer_tasks_at_once_where_memory_is_short(
+    case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = case.score("whole", "--set", "compute.task_batch=8")
+    monkeypatch.setenv("METAAUDIT_CACHE_DIR", str(tmp_path / "other"))
+    derivatives = stages.weight_derivatives
+
+    def short(some: Any, *parts: Any) -> Any:
+        if min(len(some.task_set), 8) > most:
+            raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
+        return derivatives(some, *parts)
+
+    most = 2
+    monkeypatch.setattr(stages, "weight_derivatives", short)
+    told = succeeds(case.cli("score", "--run", case.run, "--set", "compute.task_batch=8")).stderr
+    for was, then in ((8, 4), (4, 2)):
+        line = f"instance influence: out of memory with {was} tasks at once; goes on with {then}\n"
+        assert told.count(line) == 1  # the second part knows
+    with h5py.File(expected / "scores.h5") as one, h5py.File(case.run / "scores.h5") as other:
+        whole, parts = (file["instances/influence"][()] for file in (one, other))
+    np.testing.assert_allclose(parts, whole, rtol=1e-6, atol=1e-6 * np.abs(whole).max())
+
+    most = 0
+    monkeypatch.setenv("METAAUDIT_CACHE_DIR", str(tmp_path / "third"))
+    failed = case.cli("score", "--run", case.folder / "none", "--set", "compute.task_batch=8")
+    assert failed.exit_code == 3
+    last = failed.stderr.splitlines()[-1]
+    assert last.startswith("error: instance influence: one task alone does not fit into memory")
