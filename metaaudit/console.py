@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 PLAIN_INTERVAL_S = 10.0
 PLAIN_WIDTH = 140
@@ -61,6 +60,14 @@ class Messages:
 
     @contextmanager
     def _bar(self, name: str, total: int | None) -> Iterator[Advance]:
+        from rich.progress import (  # slow to import, and no bar is shown by --help
+            BarColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+
         columns = (
             TextColumn("{task.description:<22}"),
             BarColumn(),
