@@ -160,6 +160,7 @@ def solver(
         "attempts": [_attempt(attempt) for attempt in adjoint.attempts],
         "smallest_ritz": _finite([adjoint.spectrum.smallest])[0] if adjoint.spectrum else None,
         "curvature_scale": None,
+        "sketch": None,
     }
     if solution:
         columns = (solution.status, solution.iterations, solution.residual, solution.history)
@@ -173,6 +174,9 @@ def solver(
             }
             for target, status, count, left, history in zip(targets, *columns, strict=True)
         ]
+    sketch = adjoint.sketch
+    if sketch and sketch.summed:
+        summary["sketch"] = {"rows": len(sketch.rows), "of": sketch.of, "error": sketch.error}
     if scale:
         ratio = scale.exact / scale.approximate if scale.approximate else None
         summary["curvature_scale"] = {**asdict(scale), "ratio": ratio}

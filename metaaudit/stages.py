@@ -17,6 +17,7 @@ from metaaudit.bilevel import (
     InnerProblem,
     TaskGradients,
     fisher_factor,
+    most_rows,
     outer_bases,
     outer_factors,
     sampled_fisher_rows,
@@ -34,8 +35,8 @@ from metaaudit.loading import Weights
 from metaaudit.problem import Problem
 from metaaudit.team import ALONE, Team
 
-PROBES, MOST_ROWS, MOST_VALUES = 4, 8192, 2**28
-"""Random gradients a task, unless all together have more rows, or numbers (1 GiB), than this."""
+PROBES = 4
+"""Random gradients a task, unless there would be more rows than are solved for."""
 
 
 @dataclass(frozen=True)
@@ -235,7 +236,7 @@ class Stages:
         if asked != "auto":
             return asked
         n_params = sum(p.numel() for p in self.weights.params.values())
-        return max(1, min(PROBES, MOST_ROWS // n_tasks, MOST_VALUES // (n_tasks * n_params)))
+        return max(1, min(PROBES, most_rows(n_params) // n_tasks))
 
     def tensor(self, array: np.ndarray) -> torch.Tensor:
         """An array on the device."""

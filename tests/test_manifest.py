@@ -10,7 +10,7 @@ import torch
 
 from metaaudit.bilevel import Adjoint, Attempt
 from metaaudit.config.influence import InfluenceConfig
-from metaaudit.linalg import Solution, Spectrum, Status, cg, solve_dense
+from metaaudit.linalg import Sketch, Solution, Spectrum, Status, cg, solve_dense
 from metaaudit.manifest import solver
 
 
@@ -77,3 +77,15 @@ def test_every_attempt_is_told_and_the_last_one_counts() -> None:
     assert (found["solver"], found["damping"], found["converged"]) == ("cg", 0.1, True)
     assert found["smallest_ritz"] == -0.5
     json.dumps(found, allow_nan=False)
+
+
+def test_a_sketch_is_told_where_there_is_one() -> None:
+    rhs = torch.ones(2, 3, dtype=torch.float64)
+    solution = solve_dense(lambda rows: 2 * rows, rhs)
+    config = SimpleNamespace(
+        influence=InfluenceConfig(), training=SimpleNamespace(weight_decay=0.005)
+    )
+    for of, expected in ((2, None), (7, {"rows": 2, "of": 7, "error": 0.25})):
+        attempts = (Attempt(solution, 0.1),)
+        adjoint = Adjoint(solution.value, attempts, sketch=Sketch(rhs, of, 0.25))
+        assert solver(config, adjoint, None, ["a", "b"])["sketch"] == expected

@@ -1,7 +1,7 @@
 """The weighted bilevel objective and its derivatives."""
 
 from metaaudit.bilevel.adaptation import Adaptation, Linearised
-from metaaudit.bilevel.adjoint import Adjoint, AdjointSolver
+from metaaudit.bilevel.adjoint import Adjoint, AdjointSolver, most_rows
 from metaaudit.bilevel.attempts import Attempt
 from metaaudit.bilevel.batch import Batching, TaskBatch, TaskTensors
 from metaaudit.bilevel.curvature_scale import CurvatureScale, curvature_scale
@@ -45,6 +45,7 @@ __all__ = [
     "cross_entropy",
     "curvature_scale",
     "fisher_factor",
+    "most_rows",
     "outer_bases",
     "outer_factors",
     "over_tasks",

@@ -16,6 +16,7 @@ from metaaudit.curvature import Factors, task_fisher_factor
 from metaaudit.errors import ConfigError, IncompleteError
 from metaaudit.linalg import (
     MatVec,
+    Sketch,
     Solution,
     Spectrum,
     Status,
@@ -24,6 +25,7 @@ from metaaudit.linalg import (
     lanczos,
     neumann,
     relative_residual,
+    sketch,
     solve_dense,
     solve_general,
     solve_low_rank,
@@ -33,6 +35,9 @@ from metaaudit.linalg import (
 AUTO_DAMPING = 0.1
 RAISE, MOST_RAISED = 4.0, 1e6
 DENSE_LIMIT = 5000
+MOST_ROWS, MOST_VALUES, LEAST_ROWS = 8192, 2**28, 512
+"""A low-rank curvature is solved for with no more rows than this, or 2 GiB of them if that is less,
+but with 512 at the least."""
 
 
 @dataclass(frozen=True)
@@ -43,12 +48,14 @@ class Adjoint:
         direction: ``[n_targets, n_params]``, float64: ``u`` of every target.
         attempts: The solves, the last of which counts; none for the method ``dot``.
         spectrum: Ritz values of the Hessian without shift, where they were looked for.
+        sketch: What stood for a curvature of too many rows, where it had to.
         warnings: One line for each thing that did not go as asked.
     """
 
     direction: Tensor
     attempts: tuple[Attempt, ...]
     spectrum: Spectrum | None = None
+    sketch: Sketch | None = None
     warnings: tuple[str, ...] = ()
 
     @property
@@ -101,10 +108,12 @@ class AdjointSolver:
         targets = targets.double()
         if self.config.method == "dot":
             return Adjoint(targets, ())
+        spectrum, sketched = None, None
         if self.config.curvature == "ekfac":
-            attempts, spectrum = [self._by_ekfac(targets)], None
+            attempts = [self._by_ekfac(targets)]
         elif self.config.by_dual:
-            attempts, spectrum = [self._by_dual(targets)], None
+            sketched = sketch(self._low_rank, most_rows(targets.shape[1]), targets)
+            attempts = [self._by_dual(sketched.rows, targets)]
         else:
             attempts, spectrum = self._by_operator(targets)
         solution = attempts[-1].solution
@@ -116,7 +125,13 @@ class AdjointSolver:
                 "raise influence.damping or use compute.dtype: float64",
             )
         warnings = warnings_of(attempts, spectrum, self.weight_decay)
-        return Adjoint(solution.value, tuple(attempts), spectrum, warnings)
+        if sketched and sketched.summed:
+            warnings += (
+                f"the {sketched.of} rows of the curvature were summed up, with random signs, to "
+                f"{len(sketched.rows)}; its products with the targets are off by "
+                f"{sketched.error:.1%} (root mean square)",
+            )
+        return Adjoint(solution.value, tuple(attempts), spectrum, sketched, warnings)
 
     def approximation(self, rows: list[int]) -> MatVec:
         """The configured curvature over some of the tasks, without shift."""
@@ -148,13 +163,13 @@ class AdjointSolver:
         asked = self.config.damping
         return auto_damping(self._low_rank, len(self.gradients)) if asked == "auto" else asked
 
-    def _by_dual(self, targets: Tensor) -> Attempt:
+    def _by_dual(self, factor: Tensor, targets: Tensor) -> Attempt:
         damping = self._first_damping()
         shift = self._shift(damping)
         if shift <= 0:
             raise self._singular(damping)
         try:
-            return Attempt(solve_low_rank(self._low_rank, shift, targets), damping)
+            return Attempt(solve_low_rank(factor, shift, targets), damping)
         except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
             raise self._singular(damping) from None
 
@@ -249,6 +264,11 @@ class AdjointSolver:
             "a curvature that can be inverted",
             "give a larger number",
         )
+
+
+def most_rows(size: int) -> int:
+    """With how many rows of so many parameters a low-rank curvature is solved for."""
+    return max(LEAST_ROWS, min(MOST_ROWS, MOST_VALUES // size))
 
 
 def auto_damping(factor: Tensor, n_tasks: int) -> float:

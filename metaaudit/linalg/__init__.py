@@ -11,11 +11,13 @@ from metaaudit.linalg.dense import (
 from metaaudit.linalg.gmres import gmres
 from metaaudit.linalg.lanczos import Spectrum, lanczos, suggested_damping
 from metaaudit.linalg.neumann import neumann
+from metaaudit.linalg.sketch import Sketch, sketch
 from metaaudit.linalg.solution import MatVec, Solution, Status, relative_residual
 
 __all__ = [
     "LowRankSolver",
     "MatVec",
+    "Sketch",
     "Solution",
     "Spectrum",
     "Status",
@@ -25,6 +27,7 @@ __all__ = [
     "materialise",
     "neumann",
     "relative_residual",
+    "sketch",
     "solve_dense",
     "solve_general",
     "solve_low_rank",

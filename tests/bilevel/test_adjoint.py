@@ -13,6 +13,7 @@ from metaaudit.bilevel import (
     Objective,
     TotalHessian,
     Unrolled,
+    adjoint,
     curvature_scale,
     fisher_factor,
     outer_bases,
@@ -119,6 +120,31 @@ def test_every_curvature_and_solver_gives_the_dense_answer(case, curvature, solv
     assert adjoint.solution.solver == (direct if solver == "auto" else solver)
     assert adjoint.solution.converged and adjoint.warnings == ()
     assert len(adjoint.attempts) == 1 and adjoint.damping == 3.0
+
+
+@pytest.mark.parametrize("curvature", ["sampled-fisher", "task-fisher"])
+def test_too_many_rows_are_summed_up_and_it_is_told(case, curvature, monkeypatch):
+    monkeypatch.setattr(adjoint, "most_rows", lambda size: 3)
+    found = case.solver(curvature, damping=3.0).solve(case.targets)
+    rows = found.sketch.rows
+    assert len(rows) == 3 < found.sketch.of
+    matrix = rows.T @ rows + (3.0 + DELTA) * case.eye
+    expected = torch.linalg.solve(matrix, case.targets.T).T
+    assert_close({"": found.direction}, {"": expected}, 1e-9)
+    (told,) = found.warnings
+    assert told.startswith(
+        f"the {found.sketch.of} rows of the curvature were summed up, with random"
+    )
+    # The damping is that of all rows.
+    chosen = case.solver(curvature, damping="auto")
+    assert chosen.solve(case.targets).damping == auto_damping(chosen._low_rank, len(case.gradients))
+
+
+@pytest.mark.parametrize(
+    ("size", "rows"), [(100, 8192), (2**15, 8192), (2**17, 2048), (10**8, 512)]
+)
+def test_rows_that_are_solved_for_stay_within_memory(size, rows):
+    assert adjoint.most_rows(size) == rows
 
 
 def test_dot_solves_nothing(case):
