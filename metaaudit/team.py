@@ -73,19 +73,13 @@ class Team:
         Raises:
             IncompleteError: Another process ended.
         """
-        own = owner == self.rank
-        assert arrays is not None or not own
-        if arrays is not None and self.size == 1:
-            return arrays
-        content = _bytes(arrays) if arrays is not None and own else b""
-        with _told():
-            size = torch.tensor([len(content)])
-            dist.broadcast(size, owner)
-            buffer = torch.empty(int(size), dtype=torch.uint8)
-            if content:
-                buffer.copy_(torch.frombuffer(bytearray(content), dtype=torch.uint8))
-            dist.broadcast(buffer, owner)
-        return arrays if arrays is not None and own else load(buffer.numpy().tobytes())
+        if owner != self.rank:
+            return load(_broadcast(b"", owner))
+        assert arrays is not None
+        if self.size > 1:
+            # Not ascontiguousarray, which makes a scalar an array of one.
+            _broadcast(save({k: np.asarray(v, order="C") for k, v in arrays.items()}), owner)
+        return arrays
 
     def agreed(self, answer: bool = False) -> bool:
         """The first process's answer, in all of them.
@@ -125,8 +119,16 @@ def joined() -> Iterator[Team]:
         dist.destroy_process_group()
 
 
-def _bytes(arrays: Arrays) -> bytes:
-    return save({name: np.ascontiguousarray(values) for name, values in arrays.items()})
+def _broadcast(content: bytes, owner: int) -> bytes:
+    """The owner's bytes, in all processes; those of the others are not looked at."""
+    with _told():
+        size = torch.tensor([len(content)])
+        dist.broadcast(size, owner)
+        buffer = torch.empty(int(size), dtype=torch.uint8)
+        if content:
+            buffer.copy_(torch.frombuffer(bytearray(content), dtype=torch.uint8))
+        dist.broadcast(buffer, owner)
+    return buffer.numpy().tobytes()
 
 
 @contextmanager

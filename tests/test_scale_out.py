@@ -82,7 +82,7 @@ def scores(run: Path) -> dict[str, np.ndarray]:
     [
         (),
         ("influence.curvature=exact", "influence.damping=1.0"),
-        ("influence.curvature=ekfac", "mislabel.signal=self-influence"),
+        ("influence.curvature=ekfac", "mislabel.signal=self-influence", "mislabel.steps=auto"),
         ("influence.derivative=implicit", "influence.curvature=ggn"),
     ],
     ids=["default", "exact", "ekfac", "implicit"],
