@@ -87,7 +87,7 @@ class Keeping:
             stage: What it is called.
             depends_on: All that the arrays depend on.
             task_set: The tasks.
-            batch: Tasks computed at once; parts are whole batches.
+            batch: Tasks computed at once; a part has so many, or a multiple, at the most.
             compute: Computes the arrays of some rows of the set.
         """
         label, total = f"{stage}{self.of}", len(task_set)
@@ -137,10 +137,10 @@ class _Parts:
 
     @cached_property
     def rows(self) -> list[list[int]]:
-        """The tasks of each part, whole batches that follow each other."""
+        """The tasks of each part, which follow each other; all parts are about as large."""
         total = len(self.task_set)
-        size = self.batch * max(1, total // (PARTS * self.batch))
-        return [list(range(at, min(at + size, total))) for at in range(0, total, size)]
+        most = self.batch * max(1, total // (PARTS * self.batch))
+        return [part.tolist() for part in np.array_split(np.arange(total), -(-total // most))]
 
     def together(self) -> Arrays:
         """Computes what of them is for this process, and puts together those of all."""

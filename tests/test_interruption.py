@@ -131,7 +131,7 @@ def test_resuming_a_whole_run_computes_nothing(case: Case, monkeypatch: pytest.M
     assert case.cli("score", "--run", case.folder / "none", "--resume").exit_code == 2
 
 
-def test_parts_are_whole_batches_and_not_too_many() -> None:
+def test_parts_are_even_and_not_too_many() -> None:
     def sizes(n_tasks: int, batch: int) -> list[int]:
         task_set = digits(n_train=8)[0].select([i % 8 for i in range(n_tasks)])
         parts = keeping._Parts(None, "", "", {}, task_set, batch, None, None)  # type: ignore[arg-type]
@@ -139,8 +139,8 @@ def test_parts_are_whole_batches_and_not_too_many() -> None:
         return [len(rows) for rows in parts.rows]
 
     assert sizes(5, 10) == [5]
-    assert sizes(25, 10) == [10, 10, 5]
-    assert sizes(1000, 10) == [60] * 16 + [40]
+    assert sizes(25, 10) == [9, 8, 8]
+    assert sizes(1000, 10) == [59] * 14 + [58] * 3
     assert len(sizes(6400, 25)) == 16
 
 
