@@ -32,6 +32,7 @@ from metaaudit.bilevel import (
     TotalHessian,
     Unrolled,
     total_gradients,
+    weight_derivatives,
 )
 from metaaudit.config.influence import InfluenceConfig
 from metaaudit.config.training import TrainingConfig
@@ -154,7 +155,8 @@ def trusted_influence(
     )
     config = InfluenceConfig(curvature="ggn", damping=1e-3, max_iterations=300)
     solver = AdjointSolver(config, TotalHessian(fitted, "ggn"), gradients, DELTA)
-    return instance_influence(fitted, solver.solve(target).mean_direction)[N_TRAINING:]
+    derivatives = weight_derivatives(fitted, solver.solve(target).mean_direction)
+    return instance_influence(derivatives, len(fitted.task_set))[N_TRAINING:]
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ import pytest
 import torch
 import yaml
 
-from metaaudit import exit_codes, label_stages, meta_train, stages
+from metaaudit import audit, exit_codes, label_stages, meta_train, stages
 from metaaudit.inputs.checkpoints import read_checkpoint, write_checkpoint
 from metaaudit.runs.saved import FILES
 from metaaudit.training import MetaTrainer
@@ -523,9 +523,18 @@ def test_out_of_memory_is_no_bug(
     monkeypatch.setattr(stages, "total_gradients", raising(error))
     outcome = trained_case.cli("score", "--run", trained_case.run)
     assert outcome.exit_code == 3
-    assert "lower compute.task_batch" in outcome.error
+    assert "gradients: one task alone does not fit into memory" in outcome.error
     assert "Traceback" not in outcome.stderr
     assert not trained_case.run.exists()
+
+
+def test_out_of_memory_outside_the_passes_over_tasks(
+    trained_case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit, "image_contents", raising(MemoryError()))
+    outcome = trained_case.cli("score", "--run", trained_case.run)
+    assert outcome.exit_code == 3
+    assert "lower compute.task_batch" in outcome.error
 
 
 def test_diverging_training_is_incomplete(tmp_path: Path) -> None:
