@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from metaaudit.cache import FactorCache
+from metaaudit.cache import Arrays, FactorCache
 from metaaudit.console import Advance, Messages
 from metaaudit.errors import IncompleteError, is_out_of_memory
 from metaaudit.inputs.task_set import TaskSet
-from metaaudit.team import ALONE, Team
+from metaaudit.team import Team
 
 Key = dict[str, Any]
-Arrays = dict[str, npt.NDArray[Any]]
 
 PARTS = 16
 """Into how many parts a stage is cut, or a few more, where there are so many batches."""
@@ -35,13 +33,15 @@ class Keeping:
         cache: Where it is kept.
         messages: Told of progress.
         team: The processes that share the work.
+        batch: Tasks computed at once; a part has so many, or a multiple, at the most.
         of: Stands after the name of each stage, where there are several checkpoints.
     """
 
     cache: FactorCache
     messages: Messages
-    team: Team = ALONE
-    of: str = ""
+    team: Team
+    batch: int
+    of: str
 
     def whole(
         self,
@@ -74,7 +74,6 @@ class Keeping:
         stage: str,
         depends_on: Key,
         task_set: TaskSet,
-        batch: int,
         compute: Callable[[list[int], Advance], Arrays],
     ) -> Arrays:
         """A stage whose arrays have a row a task, or a row an instance, in the order of the set.
@@ -87,12 +86,11 @@ class Keeping:
             stage: What it is called.
             depends_on: All that the arrays depend on.
             task_set: The tasks.
-            batch: Tasks computed at once; a part has so many, or a multiple, at the most.
             compute: Computes the arrays of some rows of the set.
         """
         label, total = f"{stage}{self.of}", len(task_set)
         with self.messages.stage(label, total) as advance:
-            parts = _Parts(self, label, name, depends_on, task_set, batch, compute, advance)
+            parts = _Parts(self, label, name, depends_on, task_set, compute, advance)
             if not self.team.first:
                 return parts.together() if self.team.agreed() else self.team.sent()
             computed = False
@@ -117,12 +115,12 @@ class Keeping:
             advance(total, f"from the cache, {use.saved_s:.1f} s saved")
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Parts:
     """The parts of a stage.
 
     Attributes:
-        room: Numbers of tasks at once that were gone down to, the last of which counts.
+        room: How many tasks memory holds at once, where a batch was too many; 0 until then.
     """
 
     keeping: Keeping
@@ -130,16 +128,15 @@ class _Parts:
     name: str
     depends_on: Key
     task_set: TaskSet
-    batch: int
     compute: Callable[[list[int], Advance], Arrays]
     advance: Advance
-    room: list[int] = field(default_factory=list)
+    room: int = 0
 
     @cached_property
     def rows(self) -> list[list[int]]:
         """The tasks of each part, which follow each other; all parts are about as large."""
-        total = len(self.task_set)
-        most = self.batch * max(1, total // (PARTS * self.batch))
+        total, batch = len(self.task_set), self.keeping.batch
+        most = batch * max(1, total // (PARTS * batch))
         return [part.tolist() for part in np.array_split(np.arange(total), -(-total // most))]
 
     def together(self) -> Arrays:
@@ -180,7 +177,7 @@ class _Parts:
             IncompleteError: It does not hold one.
         """
         while True:
-            size = self.room[-1] if self.room else len(rows)
+            size = self.room or len(rows)
             pieces = [rows[at : at + size] for at in range(0, len(rows), size)]
             try:
                 found = [self.compute(piece, self.advance) for piece in pieces]
@@ -190,7 +187,7 @@ class _Parts:
             else:
                 return {name: np.concatenate([one[name] for one in found]) for name in found[0]}
             # Outside the handler, which would keep alive what did not fit.
-            self._make_room(min(size, self.batch))
+            self._make_room(min(size, self.keeping.batch))
 
     def _make_room(self, at_once: int) -> None:
         if at_once == 1:
@@ -200,10 +197,10 @@ class _Parts:
                 "room for one",
                 "use a machine with more, or smaller images or tasks",
             )
-        fewer = at_once // 2
-        self.room.append(fewer)
-        told = f"{self.stage}: out of memory with {at_once} tasks at once; goes on with {fewer}"
-        self.keeping.messages.say(told)
+        self.room = at_once // 2
+        self.keeping.messages.say(
+            f"{self.stage}: out of memory with {at_once} tasks at once; goes on with {self.room}"
+        )
 
     def _key(self, number: int) -> Key:
         rows = self.rows[number]

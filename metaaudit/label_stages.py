@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from metaaudit.bilevel import Adaptation, Advance, Batching, Objective
+from metaaudit.cache import Arrays
 from metaaudit.inputs.task_set import TaskSet
-from metaaudit.keeping import Arrays, Key
+from metaaudit.keeping import Key
 from metaaudit.labelnoise import (
     Evidence,
     LabelNoise,
@@ -100,7 +101,7 @@ class LabelStages:
 
         settings = [config.folds, config.repeats, config.seed]
         key = {**self.stages.base_key(problem.train), "steps": settings}
-        return int(self.stages.cached("steps", "choice of steps", key, compute, 1)["steps"])
+        return int(self.stages.keeping.whole("steps", "choice of steps", key, compute, 1)["steps"])
 
     def support_key(self, task_set: TaskSet) -> Key:
         """All that the probabilities by learners of the support alone depend on."""
@@ -140,7 +141,7 @@ class LabelStages:
             return {"log_probabilities": found}
 
         label = f"{stage}{self.stages.whose(task_set)}"
-        return self.stages.by_task(name, label, key, task_set, compute)["log_probabilities"]
+        return self.stages.keeping.by_task(name, label, key, task_set, compute)["log_probabilities"]
 
     def _parts(self, task_set: TaskSet) -> tuple[Objective, Params, TaskSet, Batching]:
         """What every fit starts from."""

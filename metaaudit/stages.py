@@ -24,13 +24,13 @@ from metaaudit.bilevel import (
     total_gradients,
     weight_derivatives,
 )
-from metaaudit.cache import FactorCache
+from metaaudit.cache import Arrays, FactorCache
 from metaaudit.console import Messages
 from metaaudit.curvature import Bases, Factors, Network, code_hash, fisher_terms, weights_hash
 from metaaudit.errors import IncompleteError
 from metaaudit.influence import self_influence
 from metaaudit.inputs.task_set import TaskSet
-from metaaudit.keeping import Arrays, Keeping, Key
+from metaaudit.keeping import Keeping, Key
 from metaaudit.loading import Weights
 from metaaudit.problem import Problem
 from metaaudit.team import ALONE, Team
@@ -104,7 +104,7 @@ class Stages:
             return vars(found)
 
         key = self.gradient_key(task_set)
-        return TaskGradients(**self.by_task("gradients", stage, key, task_set, compute))
+        return TaskGradients(**self.keeping.by_task("gradients", stage, key, task_set, compute))
 
     def outer_ekfac(self, adaptation: Adaptation, gradients: torch.Tensor) -> Factors:
         """The total Hessian in the Kronecker eigenbasis."""
@@ -117,7 +117,7 @@ class Stages:
             found = outer_bases(adaptation, network, terms, advance).arrays()
             return {name: matrix.cpu().numpy() for name, matrix in found.items()}
 
-        arrays = self.cached(
+        arrays = self.keeping.whole(
             "outer-ekfac", "outer EK-FAC", self.outer_key(), compute, len(task_set)
         )
         bases = Bases.of_arrays(network, self._tensors(arrays))
@@ -137,7 +137,7 @@ class Stages:
             check_finite(stage, some.task_set, found.sum(axis=(1, 2)))
             return {"rows": found}
 
-        found = self.by_task("sampled-fisher", stage, self.sampled_key(), task_set, compute)
+        found = self.keeping.by_task("sampled-fisher", stage, self.sampled_key(), task_set, compute)
         return fisher_factor(self.tensor(found["rows"]))
 
     def weight_derivatives(
@@ -153,7 +153,7 @@ class Stages:
             return {"derivatives": found}
 
         key = {**self.gradient_key(task_set), "direction": weights_hash({"u": direction})}
-        return self.by_task("instances", stage, key, task_set, compute)["derivatives"]
+        return self.keeping.by_task("instances", stage, key, task_set, compute)["derivatives"]
 
     def self_influence(self, adaptation: Adaptation) -> np.ndarray:
         """Self-influence of every instance, by EK-FAC."""
@@ -167,7 +167,7 @@ class Stages:
 
         key, total = self.base_key(task_set), len(task_set)
         stage = f"self-influence{self.whose(task_set)}"
-        return self.cached("self-influence", stage, key, compute, total)["self_influence"]
+        return self.keeping.whole("self-influence", stage, key, compute, total)["self_influence"]
 
     def stage(
         self, name: str, total: int | None = None
@@ -257,35 +257,14 @@ class Stages:
             return found
 
         name = f"inner-{influence.inner.inverse}"
-        state = self.cached(name, stage, self.inner_key(task_set), compute, len(task_set))
+        state = self.keeping.whole(name, stage, self.inner_key(task_set), compute, len(task_set))
         return method.implicit(inner, self._tensors(state))
 
-    def cached(
-        self,
-        name: str,
-        stage: str,
-        depends_on: Key,
-        compute: Callable[[Advance], Arrays],
-        total: int,
-    ) -> Arrays:
-        """A stage whose result the cache may hold, computed in one go; see ``Keeping.whole``."""
-        return self._keeping.whole(name, stage, depends_on, compute, total)
-
-    def by_task(
-        self,
-        name: str,
-        stage: str,
-        depends_on: Key,
-        task_set: TaskSet,
-        compute: Callable[[list[int], Advance], Arrays],
-    ) -> Arrays:
-        """A stage that goes over the tasks; see ``Keeping.by_task``."""
-        batch = self.problem.batching.size
-        return self._keeping.by_task(name, stage, depends_on, task_set, batch, compute)
-
     @property
-    def _keeping(self) -> Keeping:
-        return Keeping(self.cache, self.messages, self.team, self.of)
+    def keeping(self) -> Keeping:
+        """Runs what the cache may hold."""
+        batch = self.problem.batching.size
+        return Keeping(self.cache, self.messages, self.team, batch, self.of)
 
     def _tensors(self, arrays: Arrays) -> dict[str, torch.Tensor]:
         return {name: self.tensor(values) for name, values in arrays.items()}

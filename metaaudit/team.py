@@ -6,19 +6,18 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import torch.distributed as dist
 from safetensors.numpy import load, save
 from torch import Tensor
 
+from metaaudit.cache import Arrays
 from metaaudit.errors import IncompleteError
 from metaaudit.ranks import rank, take_device, world_size
 
-Arrays = dict[str, npt.NDArray[Any]]
 Item = TypeVar("Item")
 
 LONGEST = timedelta(days=7)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import json
 import os
 import subprocess
 import sys
@@ -95,6 +96,9 @@ class Case:
         return run
 
 
+MEASURED = ("timings_s", "peak_memory_mb", "cache")
+"""What the manifest of a run tells of how it went, not of what came of it."""
+
 LABEL_STAGES = (
     "support cross-fitting",
     "adapted fit",
@@ -184,3 +188,11 @@ def files(folder: Path) -> dict[str, bytes | None]:
         str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
         for path in sorted(folder.rglob("*"))
     }
+
+
+def run_content(run: Path) -> dict[str, Any]:
+    """Every file of a run, without what is measured."""
+    found: dict[str, Any] = dict(files(run))
+    manifest = json.loads((run / "manifest.json").read_text())
+    found["manifest.json"] = {k: v for k, v in manifest.items() if k not in MEASURED}
+    return found

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import h5py
@@ -18,17 +18,7 @@ from metaaudit import audit, keeping, stages
 from metaaudit.cache import items
 from metaaudit.config import load_config
 from metaaudit.console import silent
-from tests.small import Case, digits, files, succeeds, write_case
-
-MEASURED = ("timings_s", "peak_memory_mb", "cache")
-
-
-def content(run: Path) -> dict[str, Any]:
-    """Every file of a run, without what is measured."""
-    found: dict[str, Any] = files(run)
-    manifest = json.loads((run / "manifest.json").read_text())
-    found["manifest.json"] = {k: v for k, v in manifest.items() if k not in MEASURED}
-    return found
+from tests.small import Case, digits, files, run_content, succeeds, write_case
 
 
 @pytest.fixture
@@ -50,7 +40,7 @@ class Stopped(Exception):
 def test_a_run_goes_on_after_any_part(
     case: Case, tmp_path: Path, cache_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected = content(case.score("whole"))
+    expected = run_content(case.score("whole"))
     monkeypatch.setenv("METAAUDIT_CACHE_DIR", str(tmp_path / "other"))
     ran: list[tuple[str, int]] = []
     part, runs = keeping._Parts._part, 0
@@ -83,7 +73,7 @@ def test_a_run_goes_on_after_any_part(
             break
     assert runs > 10
     assert len(ran) == len(set(ran))  # nothing was computed twice
-    assert content(case.run) == expected
+    assert run_content(case.run) == expected
     names = [item.name for item in items(tmp_path / "other")]
     assert len(names) == len([item.name for item in items(cache_dir)])  # no part is left
 
@@ -94,7 +84,7 @@ def test_a_run_goes_on_after_any_part(
 def test_a_run_goes_on_after_a_signal(
     case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sent: signal.Signals
 ) -> None:
-    expected = content(case.score("whole"))
+    expected = run_content(case.score("whole"))
     monkeypatch.setenv("METAAUDIT_CACHE_DIR", str(tmp_path / "other"))
     lines = (
         "from metaaudit import keeping; keeping.WORTH_S = 0.0",
@@ -114,7 +104,7 @@ def test_a_run_goes_on_after_a_signal(
     if sent is signal.SIGINT:
         assert b"what was computed is kept: the same command goes on from there" in said
     succeeds(case.cli("score", "--run", case.run, "--resume"))
-    assert content(case.run) == expected
+    assert run_content(case.run) == expected
 
 
 def test_resuming_a_whole_run_computes_nothing(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,7 +124,8 @@ def test_resuming_a_whole_run_computes_nothing(case: Case, monkeypatch: pytest.M
 def test_parts_are_even_and_not_too_many() -> None:
     def sizes(n_tasks: int, batch: int) -> list[int]:
         task_set = digits(n_train=8)[0].select([i % 8 for i in range(n_tasks)])
-        parts = keeping._Parts(None, "", "", {}, task_set, batch, None, None)  # type: ignore[arg-type]
+        kept = SimpleNamespace(batch=batch)
+        parts = keeping._Parts(kept, "", "", {}, task_set, None, None)  # type: ignore[arg-type]
         assert [row for rows in parts.rows for row in rows] == list(range(n_tasks))
         return [len(rows) for rows in parts.rows]
 

@@ -6,7 +6,6 @@ machine's speed.
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import subprocess
@@ -17,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.small import Case, digits, files, write_case
+from tests.small import Case, digits, run_content, write_case
 
 KILLS = int(os.environ.get("METAAUDIT_KILLS", "6"))
 MAIN = """
@@ -27,7 +26,6 @@ from metaaudit.cli import main
 keeping.WORTH_S = 0.0
 main()
 """
-MEASURED = ("timings_s", "peak_memory_mb", "cache")
 
 
 def train(case: Case) -> list[object]:
@@ -54,9 +52,7 @@ def start(arguments: list[object]) -> subprocess.Popen[bytes]:
 
 def result(case: Case) -> dict[str, Any]:
     """All that the commands wrote, without what is measured or names the folder."""
-    found: dict[str, Any] = {f"run/{name}": value for name, value in files(case.run).items()}
-    manifest = json.loads((case.run / "manifest.json").read_text())
-    found["run/manifest.json"] = {k: v for k, v in manifest.items() if k not in MEASURED}
+    found: dict[str, Any] = {f"run/{name}": it for name, it in run_content(case.run).items()}
     found["checkpoint"] = case.checkpoint.read_bytes()
     report = (case.folder / "report.md").read_text().splitlines()
     found["report"] = [line for line in report if not line.startswith("- time")]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from metaaudit.bilevel import Adaptation, Advance, outer_bases
+from metaaudit.cache import Arrays
 from metaaudit.curvature import (
     Bases,
     Factors,
@@ -14,7 +15,6 @@ from metaaudit.curvature import (
     record_tasks,
     summed,
 )
-from metaaudit.keeping import Arrays
 from metaaudit.stages import Stages
 
 CACHED = "pooled-ekfac"
@@ -49,7 +49,7 @@ def pooled_ekfac(stages: Stages, train: Adaptation) -> Factors:
         return {name: values.cpu().numpy() for name, values in {**bases.arrays(), **own}.items()}
 
     key, total = stages.outer_key(), 2 * len(task_set)
-    stored = stages.cached(CACHED, "EK-FAC at the adapted parameters", key, compute, total)
+    stored = stages.keeping.whole(CACHED, "EK-FAC at the adapted parameters", key, compute, total)
     arrays = {name: stages.tensor(values) for name, values in stored.items()}
     eigenvalues = {path: arrays[f"{path}:eigenvalues"] for path in network.layers}
     return Factors(network, Bases.of_arrays(network, arrays), eigenvalues)

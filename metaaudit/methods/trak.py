@@ -17,10 +17,10 @@ from torch import Tensor
 
 from metaaudit.bilevel import Adaptation, Advance
 from metaaudit.bilevel.adjoint import auto_damping
+from metaaudit.cache import Arrays
 from metaaudit.curvature import weights_hash
 from metaaudit.errors import ConfigError
 from metaaudit.influence import task_influence
-from metaaudit.keeping import Arrays
 from metaaudit.linalg import LowRankSolver
 from metaaudit.manifest import unsolved
 from metaaudit.methods.base import Factored, Floats, Given, MethodScores
@@ -111,7 +111,7 @@ def _gradients(given: Given, stage: str, adaptation: Adaptation) -> Tensor:
         return {"gradients": found}
 
     key = stages.gradient_key(task_set)
-    return stages.tensor(stages.by_task(CACHED, stage, key, task_set, compute)["gradients"])
+    return stages.tensor(stages.keeping.by_task(CACHED, stage, key, task_set, compute)["gradients"])
 
 
 def _factored(given: Given, products: Floats, direction: Tensor) -> Factored:
