@@ -65,13 +65,12 @@ class ElementaryNorm(nn.Module):
             dims = (0, *positions)
         if self.running:
             mean, variance = self.running_mean.reshape(shape), self.running_var.reshape(shape)
-            return self._scaled((inputs - mean) * torch.rsqrt(variance + self.eps), shape)
-        centred = inputs - inputs.mean(dims, keepdim=True)
-        scaled = centred * torch.rsqrt((centred * centred).mean(dims, keepdim=True) + self.eps)
-        return self._scaled(scaled, shape)
-
-    def _scaled(self, inputs: Tensor, shape: tuple[int, ...]) -> Tensor:
-        scaled = inputs if self.weight is None else inputs * self.weight.reshape(shape)
+        else:
+            variance, mean = torch.var_mean(inputs, dims, correction=0, keepdim=True)
+        # Multiplied together first: they are small, and the inputs are not.
+        scale = torch.rsqrt(variance + self.eps)
+        scale = scale if self.weight is None else scale * self.weight.reshape(shape)
+        scaled = (inputs - mean) * scale
         return scaled if self.bias is None else scaled + self.bias.reshape(shape)
 
 
