@@ -19,9 +19,9 @@ from metaaudit.labelnoise import LabelNoise
 from metaaudit.loading import Weights, load_weights, prepare
 from metaaudit.manifest import measurements, provenance
 from metaaudit.measuring import Measured, averaged, influence_spread, measure
-from metaaudit.planning import planned
 from metaaudit.problem import Problem
 from metaaudit.ranks import ended_by_sigterm
+from metaaudit.room import with_room
 from metaaudit.runs.atomic import check_new, new_folder
 from metaaudit.runs.saved import SavedRun
 from metaaudit.runs.scores import Scores, write_run
@@ -49,7 +49,7 @@ def run(config: Config, folder: Path, messages: Messages) -> None:
     check_new(folder)
     try:
         with joined() as team:
-            audit = _prepared(config, messages if team.first else silent(), team)
+            audit = prepared(config, messages if team.first else silent(), team)
             scores, evidence, manifest = audit.score()
         if not team.first:  # all have the same results
             return
@@ -79,32 +79,6 @@ def finished(config: Config, folder: Path) -> bool:
     raise RunError(
         folder, "is a run of another configuration", "the one that was interrupted", "name another"
     )
-
-
-def plan(config: Config, folder: Path, messages: Messages) -> list[tuple[str, str]]:
-    """What ``run`` would do, as ``(what, how)`` lines; loads everything and computes no score."""
-    check_new(folder)
-    audit = _prepared(config, messages)
-    influence, problem = config.influence, audit.problem
-    n_targets = len(problem.evaluation) if influence.targets == "each" else 1
-    n_params = sum(p.numel() for p in audit.weights[0].params.values())
-    solve = f"{influence.method} for {n_targets} targets"
-    if influence.solves:
-        what = influence.curvature if influence.method == "task-if" else influence.method
-        solve = f"{what} by {influence.solver} for {n_targets} targets"
-    return [
-        ("training tasks", f"{len(problem.train)}, {problem.train.n_instances} instances"),
-        ("evaluation tasks", f"{len(problem.evaluation)}"),
-        ("checkpoints", f"{len(audit.weights)}"),
-        ("meta-parameters", f"{n_params}"),
-        ("device", f"{problem.batching.device}, {config.compute.dtype}"),
-        *(line for number in range(len(audit.weights)) for line in planned(audit.stages(number))),
-        ("solve" if influence.solves else "method", solve),
-        ("factor cache", str(audit.cache.folder)),
-        ("run folder", str(folder)),
-        *(("warning", warning) for warning in problem.warnings),
-        *(("warning", warning) for one in audit.weights for warning in one.warnings),
-    ]
 
 
 @dataclass(frozen=True)
@@ -223,11 +197,15 @@ class Audit:
         return self.problem.evaluation.task_ids if each else ["mean"]
 
 
-def _prepared(config: Config, messages: Messages, team: Team = ALONE) -> Audit:
-    """An audit with everything loaded and nothing computed."""
+def prepared(config: Config, messages: Messages, team: Team = ALONE) -> Audit:
+    """An audit with everything loaded and nothing computed.
+
+    Raises:
+        UsageError: Something that the configuration names cannot be used.
+    """
+    cache = FactorCache(cache_folder(), say=messages.say)
     with messages.stage("load"):
-        problem = prepare(config)
+        problem = with_room(prepare(config), cache)
         weights = [load_weights(problem, path) for path in config.checkpoints]
         network = problem.scored_layers()
-    cache = FactorCache(cache_folder(), say=messages.say)
     return Audit(problem, weights, cache, messages, network, team)

@@ -140,7 +140,10 @@ def score(
         typer.Option(metavar="NAME", help="Override influence.method: trak or tracin, for one."),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Load everything and tell what would run.")
+        bool,
+        typer.Option(
+            "--dry-run", help="Tell what would run, and what time, memory and disk it takes."
+        ),
     ] = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on after an interruption; a whole run stays.")
@@ -163,7 +166,9 @@ def score(
 
     messages = Messages()
     if dry_run:
-        for what, how in audit.plan(loaded, run, messages):
+        from metaaudit.preflight import plan
+
+        for what, how in plan(loaded, run, messages):
             results().print(f"{what}: {how}", markup=False, soft_wrap=True)
         return
     if not (resume and audit.finished(loaded, run)):

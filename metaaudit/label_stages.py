@@ -140,7 +140,7 @@ class LabelStages:
             check_finite(stage, some, found.sum(axis=1))
             return {"log_probabilities": found}
 
-        label = f"{stage}{self.stages.whose(task_set)}"
+        label = self.stages.named(stage, task_set)
         return self.stages.keeping.by_task(name, label, key, task_set, compute)["log_probabilities"]
 
     def _parts(self, task_set: TaskSet) -> tuple[Objective, Params, TaskSet, Batching]:

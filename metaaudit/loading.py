@@ -18,6 +18,9 @@ from metaaudit.problem import Problem, build_objective
 from metaaudit.training.planting import planted
 from metaaudit.training.recipe import disagreements
 
+AT_ONCE = {"cpu": 10, "cuda": 50}
+"""Tasks computed at once, unless memory is short: more are no quicker."""
+
 
 @dataclass(frozen=True)
 class Weights:
@@ -84,7 +87,9 @@ def assemble(config: Config, train: TaskSet, evaluation: TaskSet) -> Problem:
         seed=config.training.seed,
     ).to(device, dtype)
     objective = build_objective(model, config.learner, train.pool.input_shape)
-    batching = Batching(config.compute.task_batch, device, dtype)
+    asked = config.compute.task_batch
+    at_once = AT_ONCE[device.type] if asked == "auto" else asked
+    batching = Batching(at_once, device, dtype)
     return Problem(config, train, evaluation, model, objective, batching)
 
 

@@ -51,7 +51,7 @@ def provenance(problem: Problem, cache: FactorCache) -> dict[str, Any]:
         "python": sys.version.split()[0],
         "device": str(problem.batching.device),
         "dtype": config.compute.dtype,
-        "task_batch": config.compute.task_batch,
+        "task_batch": problem.batching.size,
         "cache": {name: asdict(use) for name, use in cache.uses.items()},
         "coverage": {
             "tasks": len(problem.train),

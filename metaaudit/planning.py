@@ -1,4 +1,4 @@
-"""What a dry run says of the stages."""
+"""The stages that a run goes through, and which of them the cache holds."""
 
 from __future__ import annotations
 
@@ -10,47 +10,50 @@ from metaaudit.label_stages import LabelStages
 from metaaudit.methods import pooled_ekfac, trak
 from metaaudit.stages import Stages
 
+Planned = dict[str, bool | None]
+"""By stage, whether the cache holds it; ``None`` where only a run can tell."""
 
-def planned(stages: Stages) -> list[tuple[str, str]]:
-    """Each stage that the cache may hold, and whether it does; computes nothing."""
+
+def planned(stages: Stages) -> Planned:
+    """The stages that the cache may hold; computes nothing."""
     problem, cache = stages.problem, stages.cache
     influence, mislabel = problem.config.influence, problem.config.mislabel
-    sets = {"training": problem.train, "evaluation": problem.evaluation}
-    found: list[tuple[str, str]] = []
+    found: Planned = {}
 
-    def tell(what: str, name: str, key: Key) -> None:
-        how = "from the cache" if cache.holds(name, key) else "to compute"
-        found.append((f"{what}{stages.of}", how))
+    def add(stage: str, name: str, key: Key) -> None:
+        found[f"{stage}{stages.of}"] = cache.holds(name, key)
 
-    def plan(what: str, name: str, key: Callable[[TaskSet], Key]) -> None:
-        for which, task_set in sets.items():
-            tell(f"{which} {what}", name, key(task_set))
+    def both(stage: str, name: str, key: Callable[[TaskSet], Key]) -> None:
+        for task_set in (problem.train, problem.evaluation):
+            add(stages.named(stage, task_set), name, key(task_set))
 
     if influence.derivative == "implicit":
         kind = influence.inner.inverse
-        plan(f"inner {kind}", f"inner-{kind}", stages.inner_key)
-    plan("gradients", "gradients", stages.gradient_key)
+        both(f"inner problem by {kind}", f"inner-{kind}", stages.inner_key)
+    both("gradients", "gradients", stages.gradient_key)
     if influence.outer_ekfac:
-        tell("outer EK-FAC", "outer-ekfac", stages.outer_key())
+        add("outer EK-FAC", "outer-ekfac", stages.outer_key())
     if influence.sampled_fisher:
-        tell("sampled Fisher", "sampled-fisher", stages.sampled_key())
+        add("sampled Fisher", "sampled-fisher", stages.sampled_key())
     if influence.pooled_ekfac:
-        tell("EK-FAC at the adapted parameters", pooled_ekfac.CACHED, stages.outer_key())
+        add("EK-FAC at the adapted parameters", pooled_ekfac.CACHED, stages.outer_key())
     if influence.method == "trak":
-        plan("margin gradients", trak.CACHED, stages.gradient_key)
+        both("margin gradients", trak.CACHED, stages.gradient_key)
     if mislabel.signal == "self-influence":
-        plan("self-influence", "self-influence", stages.base_key)
+        both("self-influence", "self-influence", stages.base_key)
     elif influence.self_influence:
-        tell("training self-influence", "self-influence", stages.base_key(problem.train))
-    if problem.steps and mislabel.steps == "auto":
-        found.append((f"cross-fitting{stages.of}", "after the choice of steps"))
+        add("self-influence", "self-influence", stages.base_key(problem.train))
+    labels = LabelStages(stages)
+    if problem.steps and mislabel.steps == "auto":  # which decides on the key
+        for task_set in (problem.train, problem.evaluation):
+            found[f"{stages.named('cross-fitting', task_set)}{stages.of}"] = None
     else:
-        plan("cross-fitting", "crossfit", LabelStages(stages).crossfit_key)
-    plan("adapted fit", "adapted-fit", stages.base_key)
+        both("cross-fitting", "crossfit", labels.crossfit_key)
+    both("adapted fit", "adapted-fit", stages.base_key)
     if mislabel.signal == "combined":
-        plan("support cross-fitting", "supportfit", LabelStages(stages).support_key)
+        both("support cross-fitting", "supportfit", labels.support_key)
     if mislabel.signal == "own-influence":
-        plan("own influence", "own-influence", stages.base_key)
+        both("own influence", "own-influence", stages.base_key)
     if mislabel.signal == "leave-one-out":
-        plan("leave-one-out", "leave-one-out", stages.base_key)
+        both("leave-one-out", "leave-one-out", stages.base_key)
     return found

@@ -80,7 +80,7 @@ class Stages:
         """The adaptation to the training tasks, differentiated as configured."""
         problem = self.problem
         if self._implicitly:
-            return self._implicit("inner problem", problem.train)
+            return self._implicit(problem.train)
         if problem.follows_field:
             return problem.as_trained(self.weights.params, problem.train)
         return problem.unrolled(self.weights.params, problem.train)
@@ -89,12 +89,13 @@ class Stages:
         """The adaptation to the evaluation tasks, whose total gradients are the targets."""
         problem = self.problem
         if self._implicitly:
-            return self._implicit("evaluation inner problem", problem.evaluation)
+            return self._implicit(problem.evaluation)
         return problem.unrolled(self.weights.params, problem.evaluation)
 
-    def gradients(self, stage: str, adaptation: Adaptation) -> TaskGradients:
+    def gradients(self, adaptation: Adaptation) -> TaskGradients:
         """Total gradients of a set of tasks."""
         task_set = adaptation.task_set
+        stage = self.named("gradients", task_set)
 
         def compute(rows: list[int], advance: Advance) -> Arrays:
             some = adaptation.over(rows)
@@ -166,7 +167,7 @@ class Stages:
             return {"self_influence": found}
 
         key, total = self.base_key(task_set), len(task_set)
-        stage = f"self-influence{self.whose(task_set)}"
+        stage = self.named("self-influence", task_set)
         return self.keeping.whole("self-influence", stage, key, compute, total)["self_influence"]
 
     def stage(
@@ -175,9 +176,9 @@ class Stages:
         """A stage that is timed and told of."""
         return self.messages.stage(f"{name}{self.of}", total)
 
-    def whose(self, task_set: TaskSet) -> str:
-        """What stands after the name of a stage that training tasks have too."""
-        return "" if task_set is self.problem.train else " of evaluation tasks"
+    def named(self, stage: str, task_set: TaskSet) -> str:
+        """The name of a stage over a set of tasks: training tasks go without saying."""
+        return stage if task_set is self.problem.train else f"{stage} of evaluation tasks"
 
     def base_key(self, task_set: TaskSet) -> Key:
         """All that adaptation to a task set depends on."""
@@ -246,8 +247,9 @@ class Stages:
     def _implicitly(self) -> bool:
         return self.problem.config.influence.derivative == "implicit"
 
-    def _implicit(self, stage: str, task_set: TaskSet) -> Implicit:
+    def _implicit(self, task_set: TaskSet) -> Implicit:
         problem, influence = self.problem, self.problem.config.influence
+        stage = self.named(f"inner problem by {influence.inner.inverse}", task_set)
         method = InnerMethod(influence, self.network)
         inner: InnerProblem = problem.inner_problem(self.weights.params, task_set, self.problem.rho)
 

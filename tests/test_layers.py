@@ -19,6 +19,8 @@ ROOT = Path(metaaudit.__file__).parent
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("cli",),
     ("demo",),
+    ("preflight",),
+    ("rehearsal",),
     ("evaluate_app", "prune_app"),
     ("evaluate",),
     ("audit", "baseline_app", "cache_app", "meta_train", "prune", "report_app", "validation"),
@@ -27,7 +29,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("measuring", "planning"),
     ("assumptions", "label_stages", "methods"),
     ("stages", "manifest"),
-    ("keeping",),
+    ("keeping", "room"),
     ("loading",),
     ("problem",),
     ("reports", "pruning"),

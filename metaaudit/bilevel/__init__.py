@@ -4,8 +4,9 @@ from metaaudit.bilevel.adaptation import Adaptation, Linearised
 from metaaudit.bilevel.adjoint import Adjoint, AdjointSolver, most_rows
 from metaaudit.bilevel.attempts import Attempt
 from metaaudit.bilevel.batch import Batching, TaskBatch, TaskTensors
-from metaaudit.bilevel.curvature_scale import CurvatureScale, curvature_scale
+from metaaudit.bilevel.curvature_scale import LOOKED_AT, CurvatureScale, curvature_scale
 from metaaudit.bilevel.field import FirstOrder, Reptile
+from metaaudit.bilevel.footprint import peak_bytes
 from metaaudit.bilevel.implicit import Implicit
 from metaaudit.bilevel.inner import InnerProblem
 from metaaudit.bilevel.inner_method import InnerMethod
@@ -21,6 +22,7 @@ from metaaudit.bilevel.weight_derivative import weight_derivatives
 
 __all__ = [
     "FORMS",
+    "LOOKED_AT",
     "Adaptation",
     "Adjoint",
     "AdjointSolver",
@@ -49,6 +51,7 @@ __all__ = [
     "outer_bases",
     "outer_factors",
     "over_tasks",
+    "peak_bytes",
     "query_outcome",
     "sampled_fisher_rows",
     "total_gradients",

@@ -11,6 +11,9 @@ from torch import Tensor
 from metaaudit.bilevel.total_hessian import TotalHessian
 from metaaudit.linalg import MatVec
 
+LOOKED_AT = 16
+"""Tasks, at most."""
+
 
 @dataclass(frozen=True)
 class CurvatureScale:
@@ -31,7 +34,7 @@ def curvature_scale(
     hessian: TotalHessian,
     approximation: Callable[[list[int]], MatVec],
     direction: Tensor,
-    n_tasks: int = 16,
+    n_tasks: int = LOOKED_AT,
 ) -> CurvatureScale:
     """Compares an approximation with the exact Hessian along ``direction [n_params]``.
 

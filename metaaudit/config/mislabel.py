@@ -41,7 +41,7 @@ class MislabelConfig(Section):
     """
 
     signal: Signal = "combined"
-    folds: Annotated[int, Field(ge=2)] = 10
+    folds: Annotated[int, Field(ge=2)] = 5
     repeats: PositiveInt = 1
     steps: Literal["learner", "auto"] | PositiveInt = "learner"
     seed: Seed = 0

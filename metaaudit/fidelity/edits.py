@@ -130,7 +130,7 @@ def by_ascent(stages: Stages, removal: Removal) -> Step:
 def _partial(stages: Stages) -> tuple[Adaptation, Tensor]:
     """The training tasks and their partial gradients."""
     adaptation = stages.training_adaptation()
-    train, found = partial_gradients(stages, "partial gradients", adaptation)
+    train, found = partial_gradients(stages, adaptation)
     return train, stages.tensor(found.gradients)
 
 

@@ -19,7 +19,7 @@ Floats = npt.NDArray[np.float64]
 def differentiated(stages: Stages) -> tuple[Adaptation, TaskGradients]:
     """The training tasks and their total gradients, computed or from the cache."""
     train = stages.training_adaptation()
-    gradients = stages.gradients("gradients", train)
+    gradients = stages.gradients(train)
     if isinstance(train, Implicit):
         train = train.with_gradients(stages.tensor(gradients.gradients))
     return train, gradients
@@ -50,7 +50,7 @@ class Given:
         """Computes the gradients, or takes them from the cache."""
         train, gradients = differentiated(stages)
         held_out = stages.evaluation_adaptation()
-        targets = stages.gradients("evaluation gradients", held_out)
+        targets = stages.gradients(held_out)
         return cls(stages, train, gradients, held_out, targets, by_instance)
 
     @cached_property

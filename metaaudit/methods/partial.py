@@ -102,9 +102,8 @@ class Partial(Adaptation):
 
 def partial(given: Given) -> Given:
     """The same checkpoint and tasks with partial gradients in place of total ones."""
-    train, gradients = partial_gradients(given.stages, "partial gradients", given.train)
-    targets = partial_gradients(given.stages, "partial evaluation gradients", given.held_out)
-    held_out, target_gradients = targets
+    train, gradients = partial_gradients(given.stages, given.train)
+    held_out, target_gradients = partial_gradients(given.stages, given.held_out)
     return replace(
         given,
         train=train,
@@ -114,20 +113,18 @@ def partial(given: Given) -> Given:
     )
 
 
-def partial_gradients(
-    stages: Stages, stage: str, adaptation: Adaptation
-) -> tuple[Partial, TaskGradients]:
+def partial_gradients(stages: Stages, adaptation: Adaptation) -> tuple[Partial, TaskGradients]:
     """Adapts to every task, and differentiates there.
 
     Args:
         stages: Of the checkpoint.
-        stage: What to call it.
         adaptation: The tasks and their adaptation.
 
     Raises:
         IncompleteError: A task has losses or gradients that are not finite.
     """
     there = Partial.of(adaptation, list(stages.problem.model.initial()))
+    stage = stages.named("partial gradients", there.task_set)
     with stages.stage(stage, len(there.task_set)) as advance:
         found = total_gradients(there, advance)
     largest = np.abs(found.gradients).max(axis=1)

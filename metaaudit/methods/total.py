@@ -19,6 +19,8 @@ from metaaudit.manifest import solver
 from metaaudit.methods.base import Floats, Given, MethodScores
 from metaaudit.stages import Stages
 
+SCALE_STAGE = "curvature along the adjoint"
+
 
 def total_influence(given: Given) -> MethodScores:
     """``-(1/N) u . d/d omega D L_k`` with the adjoint ``u`` of every target.
@@ -69,6 +71,7 @@ def _solve(given: Given) -> tuple[Adjoint, CurvatureScale | None]:
     solver, exact = adjoint_solver(given.stages, given.train, given.gradients)
     with given.stages.stage("solve"):
         adjoint = solver.solve(given.targets)
-        if adjoint.solution is None or influence.curvature in ("exact", "jacobian"):
-            return adjoint, None
+    if adjoint.solution is None or influence.curvature in ("exact", "jacobian"):
+        return adjoint, None
+    with given.stages.stage(SCALE_STAGE):
         return adjoint, curvature_scale(exact, solver.approximation, adjoint.mean_direction)

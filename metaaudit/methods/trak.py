@@ -43,8 +43,8 @@ def trak_influence(given: Given) -> MethodScores:
     part of ``K`` in the span of the features. Every checkpoint has signs of its own.
     """
     stages, influence = given.stages, given.stages.problem.config.influence
-    own = _gradients(given, "margin gradients", given.train)
-    targets = given.of_targets(_gradients(given, "evaluation margin gradients", given.held_out))
+    own = _gradients(given, given.train)
+    targets = given.of_targets(_gradients(given, given.held_out))
     drawn = int(weights_hash(stages.weights.params)[:16], 16)
     projection = Projection(own.shape[1], influence.trak.dimension, (influence.seed, drawn))
     with stages.stage("TRAK kernel"):
@@ -101,8 +101,9 @@ def _positive(damping: float) -> float:
     raise torch.linalg.LinAlgError  # type: ignore[attr-defined]
 
 
-def _gradients(given: Given, stage: str, adaptation: Adaptation) -> Tensor:
+def _gradients(given: Given, adaptation: Adaptation) -> Tensor:
     stages, task_set = given.stages, adaptation.task_set
+    stage = stages.named("margin gradients", task_set)
 
     def compute(rows: list[int], advance: Advance) -> Arrays:
         some = adaptation.over(rows)

@@ -15,7 +15,7 @@ from tests.small import LABEL_STAGES, Case, digits, files, succeeds, write_case
 
 SAMPLED = "sampled Fisher"
 INSTANCES = "instance influence"
-STAGES = ("gradients", "evaluation gradients", SAMPLED, INSTANCES, *LABEL_STAGES)
+STAGES = ("gradients", "gradients of evaluation tasks", SAMPLED, INSTANCES, *LABEL_STAGES)
 
 
 def statuses(run: Path) -> dict[str, str]:
@@ -34,7 +34,7 @@ def test_another_evaluation_set_reuses_what_the_training_tasks_gave(trained_case
     other = ("--set", "tasks.eval=other.npz")
     assert statuses(trained_case.score("second", *other)) == {
         "gradients": "hit",
-        "evaluation gradients": "computed",
+        "gradients of evaluation tasks": "computed",
         "sampled Fisher": "hit",
         "instance influence": "computed",
         "support cross-fitting": "hit",

@@ -167,7 +167,7 @@ def summary(told: str, count: int) -> list[str]:
 
 
 def test_score_says_what_it_reused_and_what_it_computed(trained_case: Case) -> None:
-    stages = ("gradients", "evaluation gradients", "sampled Fisher", "instance influence")
+    stages = ("gradients", "gradients of evaluation tasks", "sampled Fisher", "instance influence")
     stages += LABEL_STAGES
     first = succeeds(trained_case.cli("score", "--run", trained_case.folder / "first")).stderr
     for line, stage in zip(summary(first, len(stages)), stages, strict=True):

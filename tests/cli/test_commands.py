@@ -140,11 +140,11 @@ def test_dry_run_writes_nothing(trained_case: Case, cache_dir: Path) -> None:
     before = files(trained_case.folder.parent)
     lines = succeeds(trained_case.cli("score", "--run", trained_case.run, "--dry-run")).stdout
     assert files(trained_case.folder.parent) == before
-    assert "training cross-fitting: to compute" in lines
+    assert "cross-fitting: to compute" in lines
 
     trained_case.score()
     told = succeeds(trained_case.cli("score", "--run", trained_case.folder / "b", "--dry-run"))
-    assert "training cross-fitting: from the cache" in told.stdout
+    assert "cross-fitting: from the cache" in told.stdout
     assert not (trained_case.folder / "b").exists()
 
 

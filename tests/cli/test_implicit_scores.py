@@ -18,8 +18,7 @@ from metaaudit.inputs.episodes import write_episodes
 from tests.small import LABEL_STAGES, Case, Outcome, digits, succeeds, write_case
 
 RHO = 1.0
-INNER_STAGES = ("inner problem", "evaluation inner problem")
-GRADIENT_STAGES = ("gradients", "evaluation gradients")
+GRADIENT_STAGES = ("gradients", "gradients of evaluation tasks")
 
 WAYS_TO_SCORE = {
     "ekfac": ("inner.inverse=ekfac", "curvature=task-fisher"),
@@ -165,7 +164,9 @@ def twice(
 
 
 def test_scoring_again_reuses_everything(twice: Twice) -> None:
-    expected = {*INNER_STAGES, *GRADIENT_STAGES, "instance influence", *LABEL_STAGES}
+    inner = f"inner problem by {twice.settings['inner.inverse']}"
+    inner_stages = inner, f"{inner} of evaluation tasks"
+    expected = {*inner_stages, *GRADIENT_STAGES, "instance influence", *LABEL_STAGES}
     if "ekfac" in (twice.settings["curvature"], twice.settings.get("preconditioner")):
         expected.add("outer EK-FAC")
     assert statuses(twice.first) == dict.fromkeys(expected, "computed")
@@ -209,19 +210,14 @@ def test_dot_has_no_attempts(trained_case: Case) -> None:
 # What is computed again.
 
 INFLUENCE = {
-    "training inner",
-    "evaluation inner",
-    "training gradients",
-    "evaluation gradients",
+    "inner problem",
+    "inner problem of evaluation tasks",
+    "gradients",
+    "gradients of evaluation tasks",
     "sampled Fisher",
 }
-LABELS = {
-    f"{which} {what}"
-    for which in ("training", "evaluation")
-    for what in ("cross-fitting", "adapted fit", "support cross-fitting")
-}
-ALL = INFLUENCE | LABELS
-EVALUATION = {name for name in ALL if name.startswith("evaluation")}
+ALL = INFLUENCE | {*LABEL_STAGES}
+EVALUATION = {name for name in ALL if name.endswith("of evaluation tasks")}
 
 CHANGES = {
     "nothing": ((), set()),
@@ -238,11 +234,15 @@ CHANGES = {
 
 
 def planned(case: Case, *args: object) -> dict[str, str]:
-    """What a dry run says of each stage that the cache may hold; without the kind of inverse."""
+    """What a dry run says of each stage that the cache may hold, whatever the inner inverse."""
     shown = succeeds(case.cli("score", "--run", case.folder / "none", "--dry-run", *args)).stdout
     lines = dict(line.split(": ", 1) for line in shown.splitlines())
     known = ("to compute", "from the cache")
-    return {re.sub(r"(inner) \w+", r"\1", what): how for what, how in lines.items() if how in known}
+    return {
+        re.sub(r"^(inner problem) by \w+", r"\1", what): how
+        for what, how in lines.items()
+        if how in known
+    }
 
 
 @pytest.fixture(scope="module")
@@ -279,7 +279,7 @@ def test_the_tolerance_of_inner_solves_computes_gradients_again(trained_case: Ca
     score(trained_case, "run", *chosen)
     found = planned(trained_case, *chosen, *options("influence.tolerance=1e-3"))
     computed = {what for what, how in found.items() if how == "to compute"}
-    assert computed == {"training gradients", "evaluation gradients", "sampled Fisher"}
+    assert computed == {"gradients", "gradients of evaluation tasks", "sampled Fisher"}
 
 
 def test_two_inverses_without_settings_of_their_own_share_nothing(trained_case: Case) -> None:
@@ -294,8 +294,8 @@ def test_dry_run_names_the_inverse(trained_case: Case) -> None:
             "score", "--run", trained_case.run, "--dry-run", *implicit("inner.inverse=ggn")
         )
     ).stdout
-    assert "training inner ggn: to compute" in told
-    assert "evaluation inner ggn: to compute" in told
+    assert "inner problem by ggn: to compute" in told
+    assert "inner problem by ggn of evaluation tasks: to compute" in told
 
 
 # What does not go as asked.

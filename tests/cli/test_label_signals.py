@@ -98,8 +98,8 @@ def test_a_checkpoint_twice_is_as_good_as_once(two: Case) -> None:
 def test_the_plan_tells_of_every_checkpoint(two: Case) -> None:
     two.score("first")
     told = succeeds(two.cli("score", "--run", two.run, "--dry-run", *BOTH)).stdout
-    assert "training gradients of checkpoint 1: from the cache" in told
-    assert "training gradients of checkpoint 2: to compute" in told
+    assert "gradients of checkpoint 1: from the cache" in told
+    assert "gradients of checkpoint 2: to compute" in told
     chosen = two.cli("score", "--run", two.run, "--dry-run", "--set", "mislabel.steps=auto")
     assert "cross-fitting: after the choice of steps" in succeeds(chosen).stdout
 

@@ -108,7 +108,7 @@ def test_gradients_of_a_field_are_not_taken_for_total_gradients(tmp_path: Path) 
     (case.folder / "eval.npz").write_bytes((case.folder / "train.npz").read_bytes())
     succeeds(case.cli("train"))
     uses = manifest(case.score())["cache"]
-    assert uses["gradients"]["key"] != uses["evaluation gradients"]["key"]
+    assert uses["gradients"]["key"] != uses["gradients of evaluation tasks"]["key"]
 
 
 def test_a_field_is_solved_to_tolerance_with_enough_damping(tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ def test_an_unknown_method_is_one_line(trained_case: Case) -> None:
 def test_what_is_stored_is_used_again(trained_case: Case) -> None:
     for method, stages in (
         ("ekfac-if", ["EK-FAC at the adapted parameters"]),
-        ("trak", ["training margin gradients", "evaluation margin gradients"]),
+        ("trak", ["margin gradients", "margin gradients of evaluation tasks"]),
     ):
         dry = ("score", "--run", trained_case.run, "--dry-run", "--method", method)
         before = succeeds(trained_case.cli(*dry)).stdout.splitlines()
