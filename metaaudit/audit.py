@@ -197,15 +197,21 @@ class Audit:
         return self.problem.evaluation.task_ids if each else ["mean"]
 
 
-def prepared(config: Config, messages: Messages, team: Team = ALONE) -> Audit:
+def prepared(config: Config, messages: Messages, team: Team = ALONE, *, keep: bool = True) -> Audit:
     """An audit with everything loaded and nothing computed.
+
+    Args:
+        config: The configuration.
+        messages: Told of progress.
+        team: The processes that share the work.
+        keep: Whether the number of tasks at once is kept for later runs.
 
     Raises:
         UsageError: Something that the configuration names cannot be used.
     """
     cache = FactorCache(cache_folder(), say=messages.say)
     with messages.stage("load"):
-        problem = with_room(prepare(config), cache)
+        problem = with_room(prepare(config), cache, team, keep=keep)
         weights = [load_weights(problem, path) for path in config.checkpoints]
         network = problem.scored_layers()
     return Audit(problem, weights, cache, messages, network, team)

@@ -28,7 +28,7 @@ def plan(config: Config, folder: Path, messages: Messages) -> Lines:
         UsageError: Something that the configuration names cannot be used.
     """
     check_new(folder)
-    audit = prepared(config, messages)
+    audit = prepared(config, messages, keep=False)
     problem = audit.problem
     return [
         ("training tasks", f"{len(problem.train)}, {problem.train.n_instances} instances"),

@@ -15,6 +15,9 @@ from metaaudit.bilevel import peak_bytes, total_gradients
 from metaaudit.cache import Arrays, FactorCache
 from metaaudit.curvature import code_hash
 from metaaudit.problem import Problem
+from metaaudit.team import ALONE, Team
+
+NAME = "task-batch"
 
 SHARE = 0.5
 """Of the free memory, for the tasks that are computed at once."""
@@ -28,7 +31,9 @@ Forward mode carries a tangent beside every tensor, and the allocator adds to th
 CGROUP = Path("/sys/fs/cgroup")
 
 
-def with_room(problem: Problem, cache: FactorCache) -> Problem:
+def with_room(
+    problem: Problem, cache: FactorCache, team: Team = ALONE, *, keep: bool = True
+) -> Problem:
     """The problem with as many tasks at once as fit, where that is left to us.
 
     What was found once stays: an interrupted run goes on with the same number, whatever is free
@@ -37,6 +42,8 @@ def with_room(problem: Problem, cache: FactorCache) -> Problem:
     Args:
         problem: Tasks, model and learner.
         cache: Where the number is kept.
+        team: The processes that share the work, all with the number of the first.
+        keep: Whether the number is kept for later runs.
     """
     if problem.config.compute.task_batch != "auto":
         return problem
@@ -46,7 +53,11 @@ def with_room(problem: Problem, cache: FactorCache) -> Problem:
         fit = int(SHARE * free_bytes(problem.batching.device) / task_bytes(problem))
         return {"task_batch": np.array(max(1, min(most, fit)))}
 
-    found = int(cache.get("task-batch", _key(problem), compute)["task_batch"])
+    own, key = None, _key(problem)
+    if team.first:
+        known = keep or cache.holds(NAME, key)
+        own = cache.get(NAME, key, compute) if known else compute()
+    found = int(team.sent(own)["task_batch"])
     return replace(problem, batching=replace(problem.batching, size=found))
 
 
