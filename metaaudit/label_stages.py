@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from metaaudit.bilevel import Adaptation, Advance, Batching, Objective
 from metaaudit.cache import Arrays
+from metaaudit.finite import check_finite
 from metaaudit.inputs.task_set import TaskSet
 from metaaudit.keeping import Key
 from metaaudit.labelnoise import (
@@ -29,7 +30,7 @@ from metaaudit.labelnoise import (
 )
 from metaaudit.models import Params
 from metaaudit.problem import Problem
-from metaaudit.stages import Stages, check_finite
+from metaaudit.stages import Stages
 
 Floats = npt.NDArray[np.float64]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import torch
 
 from metaaudit.bilevel import Batching
 from metaaudit.config import Config
+from metaaudit.config.compute import ComputeConfig
 from metaaudit.errors import ConfigError, TaskSetError
 from metaaudit.inputs.checkpoints import Target, fit_weights, read_checkpoint
 from metaaudit.inputs.task_set import TaskSet
@@ -67,10 +69,7 @@ def assemble(config: Config, train: TaskSet, evaluation: TaskSet) -> Problem:
         InputError: The model cannot be used, or does not fit the tasks.
         ConfigError: The device is not there.
     """
-    torch.set_num_threads(config.compute.threads)
-    # The same inputs give the same bytes, on a GPU too, in the precision that was asked for.
-    torch.backends.cudnn.deterministic = True
-    torch.backends.cudnn.allow_tf32 = False
+    _set_up_torch(config.compute)
     device = _device(config.compute.device)
     dtype = {"float32": torch.float32, "float64": torch.float64}[config.compute.dtype]
     if train.pool.input_shape != evaluation.pool.input_shape:
@@ -144,6 +143,17 @@ def _target(problem: Problem) -> Target:
         optional=problem.objective.learner.own,
         aliases=aliases,
     )
+
+
+def _set_up_torch(compute: ComputeConfig) -> None:
+    torch.set_num_threads(compute.threads)
+    torch.set_float32_matmul_precision(compute.matmul)
+    torch.backends.cudnn.allow_tf32 = compute.matmul != "highest"
+    # The same inputs give the same bytes; what has no such algorithm, torch warns of if asked to.
+    torch.backends.cudnn.deterministic = True
+    if compute.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(compute.deterministic, warn_only=True)
 
 
 def _device(name: str) -> torch.device:

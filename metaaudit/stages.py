@@ -27,7 +27,7 @@ from metaaudit.bilevel import (
 from metaaudit.cache import Arrays, FactorCache
 from metaaudit.console import Messages
 from metaaudit.curvature import Bases, Factors, Network, code_hash, fisher_terms, weights_hash
-from metaaudit.errors import IncompleteError
+from metaaudit.finite import check_finite, check_gradients
 from metaaudit.influence import self_influence
 from metaaudit.inputs.task_set import TaskSet
 from metaaudit.keeping import Keeping, Key
@@ -100,8 +100,8 @@ class Stages:
         def compute(rows: list[int], advance: Advance) -> Arrays:
             some = adaptation.over(rows)
             found = total_gradients(some, advance)
-            largest = np.abs(found.gradients).max(axis=1)
-            check_finite(stage, some.task_set, found.losses, largest)
+            check_finite(stage, some.task_set, found.losses)
+            check_gradients(stage, some.task_set, found.gradients, some.layout)
             return vars(found)
 
         key = self.gradient_key(task_set)
@@ -135,7 +135,7 @@ class Stages:
             some = adaptation.over(rows)
             parts = (some, terms, probes, influence.seed, advance)
             found = sampled_fisher_rows(*parts, first=rows[0]).cpu().numpy()
-            check_finite(stage, some.task_set, found.sum(axis=(1, 2)))
+            check_gradients(stage, some.task_set, found, some.layout)
             return {"rows": found}
 
         found = self.keeping.by_task("sampled-fisher", stage, self.sampled_key(), task_set, compute)
@@ -187,7 +187,7 @@ class Stages:
             "code": code_hash(),
             "torch": torch.__version__,
             "device": batching.device.type,
-            "dtype": config.compute.dtype,
+            "dtype": [config.compute.dtype, config.compute.matmul],
             "model": [
                 config.model.model_dump(mode="json"),
                 self.problem.model.source,
@@ -279,22 +279,3 @@ def of_checkpoint(number: int, count: int) -> str:
     (' of checkpoint 2', '')
     """
     return f" of checkpoint {number}" if count > 1 else ""
-
-
-def check_finite(stage: str, task_set: TaskSet, *values: np.ndarray) -> None:
-    """Refuses numbers that are not finite, one a task or one an instance, naming a task.
-
-    Raises:
-        IncompleteError: There is one.
-    """
-    owners = np.array([row for row, _, _ in task_set.instances()])
-    for array in values:
-        bad = np.flatnonzero(~np.isfinite(array))
-        if len(bad):
-            row = bad[0] if len(array) == len(task_set) else owners[bad[0]]
-            raise IncompleteError(
-                stage,
-                f"gave a number that is not finite for task {task_set.tasks[int(row)].task_id}",
-                "finite losses and gradients",
-                "lower learner.inner_lr, or use compute.dtype: float64",
-            )

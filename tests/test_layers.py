@@ -29,7 +29,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("measuring", "planning"),
     ("assumptions", "label_stages", "methods"),
     ("stages", "manifest"),
-    ("keeping", "room"),
+    ("finite", "keeping", "room"),
     ("loading",),
     ("problem",),
     ("reports", "pruning"),

@@ -82,3 +82,21 @@ def test_a_recipe_from_elsewhere_is_no_error(scored_case, tmp_path, recipe):
     write_checkpoint(path, saved.weights, {"recipe": recipe, "epoch": "1"})
     config = load_config(scored_case.config, [f"checkpoint={json.dumps(str(path))}"])
     assert load_weights(prepare(config)).warnings == ()
+
+
+def test_the_precision_and_the_algorithms_that_are_asked_for(tmp_path):
+    """They are torch's own, for the whole process, and every configuration sets them anew."""
+
+    def state():
+        return (
+            torch.get_float32_matmul_precision(),
+            torch.backends.cudnn.allow_tf32,
+            torch.are_deterministic_algorithms_enabled(),
+        )
+
+    usual, asked = write_case(tmp_path / "a"), {"matmul": "high", "deterministic": True}
+    changed = write_case(tmp_path / "b", {f"compute.{key}": v for key, v in asked.items()})
+    prepare(load_config(changed.config))
+    assert state() == ("high", True, True)
+    prepare(load_config(usual.config))
+    assert state() == ("highest", False, False)

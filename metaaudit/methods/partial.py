@@ -14,7 +14,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Self
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.func import jvp, vmap
@@ -29,9 +28,10 @@ from metaaudit.bilevel import (
 )
 from metaaudit.bilevel.inner.base import at
 from metaaudit.bilevel.outer_curvature import partial_hessian
+from metaaudit.finite import check_finite, check_gradients
 from metaaudit.methods.base import Given
 from metaaudit.models import Params
-from metaaudit.stages import Stages, check_finite
+from metaaudit.stages import Stages
 
 
 @dataclass(frozen=True)
@@ -127,6 +127,6 @@ def partial_gradients(stages: Stages, adaptation: Adaptation) -> tuple[Partial, 
     stage = stages.named("partial gradients", there.task_set)
     with stages.stage(stage, len(there.task_set)) as advance:
         found = total_gradients(there, advance)
-    largest = np.abs(found.gradients).max(axis=1)
-    check_finite(stage, there.task_set, found.losses, largest)
+    check_finite(stage, there.task_set, found.losses)
+    check_gradients(stage, there.task_set, found.gradients, there.layout)
     return there, found

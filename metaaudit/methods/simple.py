@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.func import vmap
 
 from metaaudit.bilevel import TaskBatch
+from metaaudit.finite import check_finite
 from metaaudit.manifest import unsolved
 from metaaudit.methods.base import Floats, Given, MethodScores
 from metaaudit.models import Params, pullback
-from metaaudit.stages import check_finite
 
 
 def by_loss(given: Given) -> MethodScores:

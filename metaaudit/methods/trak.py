@@ -20,6 +20,7 @@ from metaaudit.bilevel.adjoint import auto_damping
 from metaaudit.cache import Arrays
 from metaaudit.curvature import weights_hash
 from metaaudit.errors import ConfigError
+from metaaudit.finite import check_finite, check_gradients
 from metaaudit.influence import task_influence
 from metaaudit.linalg import LowRankSolver
 from metaaudit.manifest import unsolved
@@ -27,7 +28,6 @@ from metaaudit.methods.base import Factored, Floats, Given, MethodScores
 from metaaudit.methods.margins import margin_gradients, margin_shares
 from metaaudit.methods.projection import Projection
 from metaaudit.methods.total import along
-from metaaudit.stages import check_finite
 
 CACHED = "margin-gradients"
 
@@ -108,7 +108,7 @@ def _gradients(given: Given, adaptation: Adaptation) -> Tensor:
     def compute(rows: list[int], advance: Advance) -> Arrays:
         some = adaptation.over(rows)
         found = margin_gradients(some, advance)
-        check_finite(stage, some.task_set, np.abs(found).max(axis=1))
+        check_gradients(stage, some.task_set, found, some.layout)
         return {"gradients": found}
 
     key = stages.gradient_key(task_set)
