@@ -35,7 +35,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("reports", "pruning"),
     ("gates",),
     ("task_facts",),
-    ("influence", "labelnoise", "training"),
+    ("influence", "labelnoise", "selection", "training"),
     ("bilevel",),
     ("curvature",),
     ("learners",),

@@ -1,0 +1,123 @@
+"""Gradient signal-to-noise ratio: how much of a mean of gradients is their common direction.
+
+For independent gradients ``g`` with mean ``mu`` and covariance ``Sigma``, the ratio of parameter
+``j`` is ``mu_j^2 / Sigma_jj`` (Liu et al., 2020, arXiv 2001.07384) and that of the whole
+``|mu|^2 / tr Sigma``; a mean of ``B`` of them has ``B`` times that. Where it is 1, at
+``B = tr Sigma / |mu|^2`` (the simple noise scale of McCandlish et al., 2018, arXiv 1812.06162),
+two batches agree by a cosine of a half.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+
+NORMAL_95 = 1.959964
+
+
+@dataclass(frozen=True)
+class SignalToNoise:
+    """Of single gradients, without bias.
+
+    Attributes:
+        count: Gradients that it was estimated from.
+        signal: ``|mu|^2``; below 0 where chance had it so.
+        noise: ``tr Sigma``.
+        error: Standard error of ``ratio``, by the jackknife.
+    """
+
+    count: int
+    signal: float
+    noise: float
+    error: float
+
+    @property
+    def ratio(self) -> float:
+        """``|mu|^2 / tr Sigma``."""
+        return self.signal / self.noise if self.noise else math.inf
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """An interval of 95% for ``ratio``, which is not negative."""
+        wide = NORMAL_95 * self.error
+        return max(0.0, self.ratio - wide), max(0.0, self.ratio + wide)
+
+    @property
+    def batch(self) -> float:
+        """How many make the signal as strong as the noise; infinite where there is no signal."""
+        return 1 / self.ratio if self.ratio > 0 else math.inf
+
+    def of_mean(self, batch: int) -> float:
+        """The ratio of a mean of so many."""
+        return batch * max(0.0, self.ratio)
+
+    def agreement(self, batch: int) -> float:
+        """``E[a . b] / E[|a|^2]`` of the means of two batches, about their cosine."""
+        ratio = self.of_mean(batch)
+        return 1.0 if math.isinf(ratio) else ratio / (1 + ratio)
+
+
+def gram(gradients: npt.NDArray[np.floating]) -> Floats:
+    """Products ``[n, n]`` of gradients ``[n, n_params]`` with each other, in float64."""
+    wide = gradients.astype(np.float64)
+    products: Floats = wide @ wide.T
+    return products
+
+
+def signal_to_noise(products: Floats) -> SignalToNoise:
+    """The aggregate ratio, from the products ``[n, n]`` of gradients with each other.
+
+    Args:
+        products: At least three gradients.
+    """
+    n = len(products)
+    own, rows = np.diagonal(products), products.sum(axis=1)
+    diagonal, across = own.sum(), products.sum() - own.sum()
+    signal, noise = _moments(across, diagonal, n)
+    # The same without each gradient in turn.
+    signals, noises = _moments(across - 2 * (rows - own), diagonal - own, n - 1)
+    if not noise:
+        return SignalToNoise(n, float(signal), 0.0, 0.0)
+    left_out = signals / noises
+    error = math.sqrt((n - 1) / n * float(((left_out - left_out.mean()) ** 2).sum()))
+    return SignalToNoise(n, float(signal), float(noise), error)
+
+
+def by_parameter(gradients: npt.NDArray[np.floating]) -> Floats:
+    """The ratio ``[n_params]`` of every parameter, without bias; nan where nothing varies."""
+    n = len(gradients)
+    variance = gradients.var(axis=0, ddof=1, dtype=np.float64)
+    squared = gradients.mean(axis=0, dtype=np.float64) ** 2 - variance / n
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio: Floats = np.where(variance > 0, squared / variance, np.nan)
+    return ratio
+
+
+def measured_agreement(products: Floats, batch: int, pairs: int, seed: int) -> float:
+    """``E[a . b] / E[|a|^2]`` of the means of pairs of batches that share no gradient.
+
+    Args:
+        products: ``[n, n]``.
+        batch: Gradients of each of the two; at most half of all.
+        pairs: How many pairs are drawn.
+        seed: Of the draws.
+    """
+    rng, n = np.random.default_rng([seed, batch]), len(products)
+    between, within = 0.0, 0.0
+    for _ in range(pairs):
+        drawn = rng.permutation(n)
+        one, other = drawn[:batch], drawn[batch : 2 * batch]
+        between += products[np.ix_(one, other)].mean()
+        within += (products[np.ix_(one, one)].mean() + products[np.ix_(other, other)].mean()) / 2
+    return between / within
+
+
+def _moments(across: Floats, diagonal: Floats, n: int) -> tuple[Floats, Floats]:
+    """``|mu|^2`` and ``tr Sigma`` from the sums of products across and of each with itself."""
+    signal = across / (n * (n - 1))
+    return signal, diagonal / n - signal
