@@ -13,6 +13,7 @@ from metaaudit.baseline_app import app as baseline_app
 from metaaudit.baseline_app import suppress
 from metaaudit.cache_app import app as cache_app
 from metaaudit.console import Messages, results
+from metaaudit.diagnose_app import diagnose
 from metaaudit.errors import UsageError
 from metaaudit.evaluate_app import evaluate
 from metaaudit.exit_codes import Group
@@ -188,6 +189,7 @@ app.command()(report)
 
 app.command()(prune)
 app.command()(evaluate)
+app.command()(diagnose)
 app.command()(suppress)
 app.command()(explain)
 
