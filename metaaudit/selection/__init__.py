@@ -1,5 +1,6 @@
 """Learned selection of data, and how noisy the gradients are that bilevel estimates rest on."""
 
+from metaaudit.selection.dynamics import DYNAMICS, dynamics
 from metaaudit.selection.gsnr import (
     Floats,
     SignalToNoise,
@@ -8,12 +9,21 @@ from metaaudit.selection.gsnr import (
     measured_agreement,
     signal_to_noise,
 )
+from metaaudit.selection.meta_network import MetaNetwork, effective_batch, weight_slopes
+from metaaudit.selection.positions import POSITIONS, positions
 
 __all__ = [
+    "DYNAMICS",
+    "POSITIONS",
     "Floats",
+    "MetaNetwork",
     "SignalToNoise",
     "by_parameter",
+    "dynamics",
+    "effective_batch",
     "gram",
     "measured_agreement",
+    "positions",
     "signal_to_noise",
+    "weight_slopes",
 ]

@@ -1,0 +1,108 @@
+"""Where an instance lies among the others of its task, in an embedding.
+
+The inputs of the meta-network of arXiv 2606.00571 (appendix) that need no generator, with a task in
+place of a data set: cosines, neighbours and ranks. All are of instances as they are labelled, and
+an instance is never compared with itself.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from metaaudit.inputs.task_set import Ints
+
+Floats = npt.NDArray[np.float64]
+
+NEAREST = 5
+CLOSEST = 3
+TIE = 1e-9
+
+POSITIONS = (
+    "own_centroid",
+    "other_centroid",
+    *(f"closest_{number}" for number in range(1, CLOSEST + 1)),
+    "agreement",
+    "density",
+    "distance_rank",
+)
+"""Names of the features, in order."""
+
+
+def positions(embedding: npt.NDArray[np.floating], labels: Ints) -> Floats:
+    """The features ``[n, 8]`` of the instances of a task.
+
+    ``own_centroid`` and ``other_centroid`` are the cosine to the mean of the others of its class
+    and the largest one to the mean of another class; ``closest_1`` to ``closest_3`` the largest
+    cosines to others of its class, falling; ``agreement`` the share of its class among the five
+    nearest of the task, weighted by cosine; ``density`` the mean cosine to those; and
+    ``distance_rank`` the rank within its class, from 0 to 1, of how unusual its distance to the
+    class mean is: ``|distance - median distance|``. What an instance has nobody for is 0.
+
+    Args:
+        embedding: ``[n, width]``.
+        labels: ``[n]``.
+    """
+    unit = _unit(embedding.astype(np.float64))
+    cosine = unit @ unit.T
+    np.fill_diagonal(cosine, -np.inf)
+    same = labels[:, None] == labels[None, :]
+    return np.column_stack(
+        [
+            *_centroids(unit, labels),
+            *_closest(np.where(same, cosine, -np.inf)),
+            *_neighbours(cosine, same),
+            _distance_rank(embedding.astype(np.float64), labels),
+        ]
+    )
+
+
+def _unit(rows: Floats) -> Floats:
+    length = np.linalg.norm(rows, axis=-1, keepdims=True)
+    scaled: Floats = rows / np.where(length > 0, length, 1.0)
+    return scaled
+
+
+def _centroids(unit: Floats, labels: Ints) -> tuple[Floats, Floats]:
+    classes = np.unique(labels)
+    sums = np.stack([unit[labels == c].sum(axis=0) for c in classes])
+    own = (labels[:, None] == classes[None, :]).argmax(axis=1)
+    to_own = (unit * _unit(sums[own] - unit)).sum(axis=1)
+    to_each = unit @ _unit(sums).T
+    to_each[np.arange(len(labels)), own] = -np.inf
+    to_other = to_each.max(axis=1)
+    return to_own, np.where(np.isfinite(to_other), to_other, 0.0)
+
+
+def _closest(within: Floats) -> Floats:
+    """``[3, n]``: the largest cosines, 0 where a class has fewer others."""
+    largest = -np.sort(-within, axis=1)[:, :CLOSEST]
+    missing = CLOSEST - largest.shape[1]
+    padded = np.pad(largest, ((0, 0), (0, missing)), constant_values=-np.inf)
+    return np.where(np.isfinite(padded), padded, 0.0).T
+
+
+def _neighbours(cosine: Floats, same: npt.NDArray[np.bool_]) -> tuple[Floats, Floats]:
+    count = min(NEAREST, len(cosine) - 1)
+    if not count:
+        return np.zeros(len(cosine)), np.zeros(len(cosine))
+    nearest = np.argsort(-cosine, axis=1, kind="stable")[:, :count]
+    near = np.take_along_axis(cosine, nearest, axis=1)
+    weights = near.clip(min=0)
+    total = weights.sum(axis=1)
+    of_class = (weights * np.take_along_axis(same, nearest, axis=1)).sum(axis=1)
+    return of_class / np.where(total > 0, total, 1.0), near.mean(axis=1)
+
+
+def _distance_rank(embedding: Floats, labels: Ints) -> Floats:
+    rank = np.zeros(len(labels))
+    for c in np.unique(labels):
+        members = np.flatnonzero(labels == c)
+        if len(members) > 1:
+            apart = embedding[members] - embedding[members].mean(axis=0)
+            distance = np.linalg.norm(apart, axis=1)
+            unusual = np.abs(distance - np.median(distance))
+            # The two in the middle of an even number tie, whatever rounding makes of them.
+            below = unusual[None, :] < unusual[:, None] - TIE * distance.max()
+            rank[members] = below.sum(axis=1) / (len(members) - 1)
+    return rank
