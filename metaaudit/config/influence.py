@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from metaaudit.config.mts import MtsConfig
 from metaaudit.config.section import (
     NonNegativeFloat,
     PositiveFloat,
@@ -64,7 +65,8 @@ USED_BY = {
     "tolerance": ("task-if", "direct-if"),
     "max_iterations": ("task-if", "direct-if"),
     "trak": ("trak",),
-    "seed": ("task-if", "trak", "random"),
+    "mts": ("mts",),
+    "seed": ("task-if", "trak", "mts", "random"),
     "probes": ("task-if",),
 }
 """The methods that read a key; those that read one which is not here are all."""
@@ -87,8 +89,9 @@ class InfluenceConfig(Section):
         method: ``task-if`` solves with the total Hessian; ``dot`` is that without it. ``direct-if``
             and ``ekfac-if`` leave out the derivative of the adaptation, and solve with the exact
             Hessian or EK-FAC at the adapted parameters. ``gradient-ascent`` unlearns a task by one
-            step; ``trak`` linearises the model in projected gradients; ``tracin`` adds up products
-            of gradients. ``loss``, ``grad-norm`` and ``random`` look at no evaluation task.
+            step; ``trak`` linearises the model in projected gradients; ``mts`` learns weights while
+            a learner is trained; ``tracin`` adds up products of gradients. ``loss``, ``grad-norm``
+            and ``random`` look at no evaluation task.
         derivative: ``unrolled`` differentiates through the inner steps exactly; ``implicit`` takes
             the adapted parameters to solve a proximal inner problem.
         inner: The inner Hessian of ``implicit``.
@@ -117,7 +120,9 @@ class InfluenceConfig(Section):
         effect: Least robust z-score of a harmful task, and of an ``outlier`` by its loss.
         self_influence: Whether to score how much each instance counts for its own loss, by EK-FAC.
         trak: What ``trak`` alone has.
-        seed: Of the signs of ``probes``, the projections of ``trak``, and ``random``.
+        mts: What ``mts`` alone has.
+        seed: Of the signs of ``probes``, the projections of ``trak``, the weights and orders of
+            ``mts``, and ``random``.
     """
 
     method: Literal[
@@ -127,6 +132,7 @@ class InfluenceConfig(Section):
         "ekfac-if",
         "gradient-ascent",
         "trak",
+        "mts",
         "tracin",
         "loss",
         "grad-norm",
@@ -156,6 +162,7 @@ class InfluenceConfig(Section):
     effect: NonNegativeFloat = 4.0
     self_influence: bool = False
     trak: TrakConfig = TrakConfig()
+    mts: MtsConfig = MtsConfig()
     seed: Seed = 0
 
     @model_validator(mode="after")

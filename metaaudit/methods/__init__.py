@@ -5,6 +5,7 @@ from metaaudit.methods.averaging import averaged_scores, comparable, evened
 from metaaudit.methods.base import Factored, Given, Method, MethodScores, differentiated
 from metaaudit.methods.direct import direct_influence
 from metaaudit.methods.ekfac import ekfac_influence
+from metaaudit.methods.mts import mts_scores
 from metaaudit.methods.simple import at_random, by_grad_norm, by_loss
 from metaaudit.methods.total import adjoint_solver, total_influence
 from metaaudit.methods.tracin import tracin_influence
@@ -17,6 +18,7 @@ METHODS: dict[str, Method] = {
     "ekfac-if": ekfac_influence,
     "gradient-ascent": ascent_influence,
     "trak": trak_influence,
+    "mts": mts_scores,
     "tracin": tracin_influence,
     "loss": by_loss,
     "grad-norm": by_grad_norm,

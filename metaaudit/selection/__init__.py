@@ -1,6 +1,7 @@
 """Learned selection of data, and how noisy the gradients are that bilevel estimates rest on."""
 
 from metaaudit.selection.dynamics import DYNAMICS, dynamics
+from metaaudit.selection.features import Observer, standardised, task_features
 from metaaudit.selection.gsnr import (
     Floats,
     SignalToNoise,
@@ -10,6 +11,7 @@ from metaaudit.selection.gsnr import (
     signal_to_noise,
 )
 from metaaudit.selection.meta_network import MetaNetwork, effective_batch, weight_slopes
+from metaaudit.selection.mts import Selected, Selector
 from metaaudit.selection.positions import POSITIONS, positions
 
 __all__ = [
@@ -17,6 +19,9 @@ __all__ = [
     "POSITIONS",
     "Floats",
     "MetaNetwork",
+    "Observer",
+    "Selected",
+    "Selector",
     "SignalToNoise",
     "by_parameter",
     "dynamics",
@@ -25,5 +30,7 @@ __all__ = [
     "measured_agreement",
     "positions",
     "signal_to_noise",
+    "standardised",
+    "task_features",
     "weight_slopes",
 ]

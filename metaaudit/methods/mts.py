@@ -1,0 +1,82 @@
+"""``mts``: weights that a meta-network learns while a learner is trained."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from metaaudit.bilevel import Advance
+from metaaudit.cache import Arrays
+from metaaudit.errors import ModelError
+from metaaudit.learners import Forward
+from metaaudit.manifest import unsolved
+from metaaudit.methods.base import Given, MethodScores
+from metaaudit.models import Head
+from metaaudit.problem import Problem
+from metaaudit.selection import Observer, Selected, Selector
+from metaaudit.stages import Stages
+
+
+def mts_scores(given: Given) -> MethodScores:
+    """How far the weight of a task or an instance is below the mean weight of all.
+
+    The same for every target: the weights are learned for the evaluation tasks together. Tasks and
+    instances are weighted in a training run of their own each.
+    """
+    stages = given.stages
+    tasks = _selected(stages, "tasks")
+    instances = given.unscored_instances()
+    if given.by_instance:
+        instances = _below_mean(_selected(stages, "instances"))
+    told = {**unsolved(stages.problem.config), "derivative": "unrolled"}
+    return MethodScores(given.same_for_all(_below_mean(tasks)), instances, told)
+
+
+def _below_mean(selected: Arrays) -> np.ndarray:
+    weights = selected["weights"]
+    below: np.ndarray = weights.mean() - weights
+    return below
+
+
+def _selected(stages: Stages, unit: str) -> Arrays:
+    problem, weights = stages.problem, stages.weights.params
+    config = problem.config.influence.mts
+    observer = observer_of(problem)
+    selector = Selector(
+        problem.unrolled,
+        problem.train,
+        problem.evaluation,
+        config,
+        problem.config.training,
+        problem.config.influence.seed,
+    )
+
+    def compute(advance: Advance) -> Arrays:
+        features = observer.features(weights, problem.train, problem.batching)
+        start = weights if config.start == "checkpoint" else problem.template
+        found: Selected = getattr(selector, unit)(start, features, advance)
+        return {name: np.asarray(values) for name, values in vars(found).items()}
+
+    key = {
+        **stages.base_key(problem.train),
+        "held_out": problem.evaluation.content_hash,
+        "mts": config.model_dump(mode="json"),
+        "training": problem.config.training.model_dump(mode="json"),
+        "seed": problem.config.influence.seed,
+    }
+    total = config.epochs * len(problem.train)
+    return stages.keeping.whole(f"mts-{unit}", f"learned weights of {unit}", key, compute, total)
+
+
+def observer_of(problem: Problem) -> Observer:
+    """What looks at a problem's instances, with the features that are configured."""
+    counts = range(problem.steps + 1) if problem.steps else [None]
+    steps = [problem.with_steps(count) for count in counts]
+    return Observer(steps, _embedding(problem), problem.config.influence.mts.features)
+
+
+def _embedding(problem: Problem) -> Forward:
+    """The network before its last layer; its outputs where it does not end with a linear one."""
+    try:
+        return Head.of(problem.model, problem.train.pool.input_shape).features
+    except ModelError:
+        return problem.model
