@@ -36,4 +36,6 @@ class MtsConfig(Section):
     weight_decay: NonNegativeFloat = 1e-4
     hidden: PositiveInt = 100
     weights: Literal["sum", "softmax"] = "sum"
-    features: Annotated[tuple[FeatureGroup, ...], Field(min_length=1)] = ("positions", "dynamics")
+    features: Annotated[list[FeatureGroup], Field(min_length=1)] = Field(
+        default=["positions", "dynamics"]
+    )

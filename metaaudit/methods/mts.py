@@ -71,7 +71,7 @@ def observer_of(problem: Problem) -> Observer:
     """What looks at a problem's instances, with the features that are configured."""
     counts = range(problem.steps + 1) if problem.steps else [None]
     steps = [problem.with_steps(count) for count in counts]
-    return Observer(steps, _embedding(problem), problem.config.influence.mts.features)
+    return Observer(steps, _embedding(problem), tuple(problem.config.influence.mts.features))
 
 
 def _embedding(problem: Problem) -> Forward:

@@ -17,7 +17,7 @@ tasks: {format: episodes, train: a.npz, eval: b.npz}
 """
 METHODS = (
     *("task-if", "dot", "direct-if", "ekfac-if", "gradient-ascent"),
-    *("trak", "tracin", "loss", "grad-norm", "random"),
+    *("trak", "mts", "tracin", "loss", "grad-norm", "random"),
 )
 OTHER_VALUES = {
     "curvature": "exact",
@@ -27,6 +27,7 @@ OTHER_VALUES = {
     "tolerance": "1e-6",
     "max_iterations": "7",
     "trak": "{dimension: 9}",
+    "mts": "{epochs: 2}",
     "probes": "3",
     "seed": "3",
 }

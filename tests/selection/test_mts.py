@@ -1,0 +1,180 @@
+"""Learned selection: its derivative, what its settings do, and what it finds."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+
+from metaaudit.bilevel import total_gradients
+from metaaudit.config.mts import MtsConfig
+from metaaudit.demo import digit_tasks
+from metaaudit.loading import assemble
+from metaaudit.methods.mts import observer_of
+from metaaudit.models import Layout, Params
+from metaaudit.problem import Problem
+from metaaudit.selection import DYNAMICS, POSITIONS, MetaNetwork, Selector, standardised
+from metaaudit.selection.mts import _Batch, _Instances, _Tasks
+from metaaudit.training import MetaTrainer, TrainingState, flip_labels
+from tests.methods.small_given import at_batch, configured, digit_problem, small_problem
+
+STEP = 0.3
+
+
+def selector(problem: Problem, **settings: Any) -> Selector:
+    config = MtsConfig(**{"epochs": 2, "hidden": 4, "lr": 0.01, "lookahead": STEP, **settings})
+    parts = (problem.unrolled, problem.train, problem.evaluation, config)
+    return Selector(*parts, problem.config.training, 0)
+
+
+def nothing(_: int) -> None:
+    """Progress that nobody follows."""
+
+
+def features(problem: Problem) -> np.ndarray:
+    return observer_of(problem).features(problem.template, problem.train, problem.batching)
+
+
+@pytest.mark.parametrize("normalisation", ["sum", "softmax"])
+@pytest.mark.parametrize("unit", [_Tasks, _Instances])
+def test_the_network_descends_along_the_held_out_loss_after_a_step(
+    unit: type[_Batch], normalisation: Any
+) -> None:
+    """By central differences in the network's own parameters, through a real step."""
+    problem = small_problem()
+    params, rows = problem.template, [0, 2, 3]
+    every = torch.randn(100, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    x = every[unit.items(problem.train, rows)]
+    network = MetaNetwork.new(5, 4, normalisation, 0, x)
+    here, layout = problem.unrolled(params, problem.train.select(rows)), Layout.of(params)
+
+    def moved() -> Params:
+        gradient = unit(here, network, x, STEP).gradient()
+        return layout.unflatten(layout.flatten(params) - STEP * gradient, params)
+
+    def held_out() -> float:
+        found = total_gradients(problem.unrolled(moved(), problem.evaluation))
+        return float(found.outer_loss.mean())
+
+    batch = unit(here, network, x, STEP)
+    slope = total_gradients(problem.unrolled(moved(), problem.evaluation)).gradients.mean(axis=0)
+    weights = list(network.layers.parameters())
+    gain = batch.gain(batch.alignment(torch.from_numpy(slope)))
+    expected = torch.autograd.grad(gain, weights)
+    for parameter, derivative in zip(weights, expected, strict=True):
+        values, flat = parameter.data.view(-1), derivative.view(-1)
+        for place in range(0, len(values), 5):
+            original, losses = float(values[place]), []
+            for change in (1e-5, -1e-5):
+                values[place] = original + change
+                losses.append(held_out())
+            values[place] = original
+            slope_there = (losses[0] - losses[1]) / 2e-5
+            assert slope_there == pytest.approx(float(flat[place]), rel=1e-5, abs=1e-10)
+
+
+def test_equal_weights_train_as_without_any() -> None:
+    problem = small_problem()
+    here, x = problem.unrolled(problem.template, problem.train), torch.zeros(100, 3).double()
+    expected = total_gradients(here).gradients.mean(axis=0)
+    for unit in (_Tasks, _Instances):
+        own = x[unit.items(problem.train, list(range(len(problem.train))))]
+        network = MetaNetwork.new(3, 4, "sum", 0, x)
+        found = unit(here, network, own, STEP).gradient()
+        np.testing.assert_allclose(found.numpy(), expected, rtol=1e-10, atol=1e-14)
+
+
+def test_features_are_those_that_are_asked_for() -> None:
+    problem = digit_problem({"influence.method": "mts"})
+    both = features(problem)
+    assert both.shape == (problem.train.n_instances, len(POSITIONS) + len(DYNAMICS))
+    for group, names in (("positions", POSITIONS), ("dynamics", DYNAMICS)):
+        some = {"influence.method": "mts", "influence.mts.features": [group]}
+        alone = digit_problem(some)
+        assert observer_of(alone).names == list(names)
+        first = 0 if group == "positions" else len(POSITIONS)
+        np.testing.assert_array_equal(features(alone), both[:, first : first + len(names)])
+
+
+def test_features_do_not_depend_on_the_task_batch() -> None:
+    problem = digit_problem({"influence.method": "mts"})
+    np.testing.assert_allclose(
+        features(at_batch(problem, 1)), features(at_batch(problem, 5)), rtol=1e-9, atol=1e-12
+    )
+
+
+@pytest.mark.parametrize("name", ["maml", "anil", "protonet", "ridge"])
+def test_every_learner_has_features(name: str) -> None:
+    steps = {"inner_lr": 0.3, "steps": 2} if name in ("maml", "anil") else {}
+    problem = digit_problem({"influence.method": "mts", "learner": {"name": name, **steps}})
+    assert len(observer_of(problem).steps) == (3 if steps else 1)
+    found = features(problem)
+    assert np.isfinite(found).all()
+    no_steps = found[:, [len(POSITIONS) + DYNAMICS.index("variability")]]
+    assert (no_steps == 0).all() == (not steps)
+
+
+def test_standardised_features() -> None:
+    found = standardised(np.array([[1.0, 7.0], [3.0, 7.0]]))
+    np.testing.assert_array_equal(found, [[-1, 0], [1, 0]])
+
+
+def test_the_same_seed_gives_the_same_weights() -> None:
+    problem = small_problem()
+    x = features(problem)
+    chosen = selector(problem)
+    once, again = (chosen.instances(problem.template, x, nothing) for _ in range(2))
+    np.testing.assert_array_equal(once.weights, again.weights)
+    assert once.effective == again.effective and len(once.held_out_loss) == 2
+    other = replace(chosen, seed=1).instances(problem.template, x, nothing)
+    assert not np.array_equal(once.weights, other.weights)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"epochs": 3},
+        {"batch": 2},
+        {"lr": 0.1},
+        {"weight_decay": 0.5},
+        {"hidden": 6},
+        {"weights": "softmax"},
+    ],
+    ids=str,
+)
+def test_every_setting_does_something(change: dict[str, Any]) -> None:
+    problem = small_problem()
+    x = features(problem)
+    usual, changed = (
+        selector(problem, **some).tasks(problem.template, x, nothing).weights
+        for some in ({}, change)
+    )
+    assert np.abs(usual - changed).max() > 1e-12
+
+
+def test_wrong_labels_lose_weight() -> None:
+    train, held_out = digit_tasks(n_train=40, n_eval=20, ways=5, shots=5, queries=5, seed=0)
+    planted = flip_labels(train, 0.2, seed=0)
+    problem = assemble(
+        configured(
+            {
+                "influence.method": "mts",
+                "model": {"name": "mlp", "hidden": [32], "ways": 5},
+                "training": {"epochs": 10, "batch": 10, "lr": 0.01, "weight_decay": 0.001},
+                "compute.dtype": "float32",
+            }
+        ),
+        planted.task_set,
+        held_out,
+    )
+    trainer = MetaTrainer(problem.as_trained, problem.train, problem.config.training)
+    params = trainer.run(TrainingState.initial(problem.template), lambda _: None).params
+    x = observer_of(problem).features(params, problem.train, problem.batching)
+    chosen = selector(problem, epochs=8, hidden=32, batch=20, lr=0.005)
+    found = chosen.instances(problem.template, x, nothing)
+    assert found.held_out_loss[-1] < found.held_out_loss[0]
+    assert roc_auc_score(~planted.wrong, found.weights) > 0.7
