@@ -8,7 +8,7 @@ from pydantic import Field
 
 from metaaudit.config.section import NonNegativeFloat, PositiveFloat, PositiveInt, Section
 
-FeatureGroup = Literal["positions", "dynamics"]
+FeatureGroup = Literal["positions", "dynamics", "embedding"]
 
 
 class MtsConfig(Section):
@@ -25,7 +25,7 @@ class MtsConfig(Section):
         hidden: Width of its two hidden layers.
         weights: Divided by their ``sum`` over the batch, or by ``softmax``.
         features: What it looks at: ``positions`` in the embedding of the task, ``dynamics`` along
-            the inner steps.
+            the inner steps, the ``embedding`` itself.
     """
 
     start: Literal["scratch", "checkpoint"] = "scratch"

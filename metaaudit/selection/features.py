@@ -14,15 +14,15 @@ from metaaudit.config.mts import FeatureGroup
 from metaaudit.inputs.task_set import Ints, TaskSet
 from metaaudit.learners import Forward
 from metaaudit.models import Params
-from metaaudit.selection.dynamics import DYNAMICS, dynamics
-from metaaudit.selection.positions import POSITIONS, positions
+from metaaudit.selection.dynamics import dynamics
+from metaaudit.selection.positions import positions
 
 Floats = np.ndarray
 
-NAMES: dict[FeatureGroup, tuple[str, ...]] = {"positions": POSITIONS, "dynamics": DYNAMICS}
 FEATURES: dict[FeatureGroup, Callable[[Floats, Ints], Floats]] = {
     "positions": positions,
     "dynamics": dynamics,
+    "embedding": lambda embedding, _: embedding,
 }
 
 
@@ -41,11 +41,6 @@ class Observer:
     embed: Forward
     groups: tuple[FeatureGroup, ...]
 
-    @property
-    def names(self) -> list[str]:
-        """Of the features, in order."""
-        return [name for group in self.groups for name in NAMES[group]]
-
     def features(
         self,
         params: Params,
@@ -61,23 +56,28 @@ class Observer:
             batching: How many are computed at once, and where.
             advance: Told of progress.
         """
-        found = np.empty((task_set.n_instances, len(self.names)))
+        found: list[tuple[Ints, Floats]] = []
         for batch in batching.batches(task_set):
             values = self._values(params, batch)
             for place, row in enumerate(batch.rows):
                 labels = task_set.tasks[row].pooled_labels
                 parts = [FEATURES[group](values[group][place], labels) for group in self.groups]
-                found[batch.instances[place]] = np.concatenate(parts, axis=1)
+                found.append((batch.instances[place], np.concatenate(parts, axis=1)))
             advance(len(batch.rows))
-        return found
+        result = np.empty((task_set.n_instances, found[0][1].shape[1]))
+        for instances, part in found:
+            result[instances] = part
+        return result
 
     def _values(self, params: Params, batch: TaskBatch) -> dict[FeatureGroup, Floats]:
         """What the features of each task of a batch are computed from."""
         last = self.steps[-1]
         log_p = [_pooled(o.forward, o, params, batch).log_softmax(-1) for o in self.steps]
+        embedded = _array(_pooled(self.embed, last, params, batch).flatten(2))
         return {
-            "positions": _array(_pooled(self.embed, last, params, batch).flatten(2)),
+            "positions": embedded,
             "dynamics": _array(torch.stack(log_p, dim=1)),
+            "embedding": embedded,
         }
 
 

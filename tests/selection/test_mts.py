@@ -95,9 +95,10 @@ def test_features_are_those_that_are_asked_for() -> None:
     for group, names in (("positions", POSITIONS), ("dynamics", DYNAMICS)):
         some = {"influence.method": "mts", "influence.mts.features": [group]}
         alone = digit_problem(some)
-        assert observer_of(alone).names == list(names)
         first = 0 if group == "positions" else len(POSITIONS)
         np.testing.assert_array_equal(features(alone), both[:, first : first + len(names)])
+    embedding = {"influence.method": "mts", "influence.mts.features": ["embedding"]}
+    assert features(digit_problem(embedding)).shape == (problem.train.n_instances, 3)
 
 
 def test_features_do_not_depend_on_the_task_batch() -> None:
