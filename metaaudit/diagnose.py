@@ -18,6 +18,7 @@ from metaaudit.manifest import measurements, provenance
 from metaaudit.models import Layout
 from metaaudit.runs.atomic import check_new, new_folder
 from metaaudit.selection import (
+    FEWEST,
     Floats,
     SignalToNoise,
     by_parameter,
@@ -26,9 +27,6 @@ from metaaudit.selection import (
     signal_to_noise,
 )
 from metaaudit.stages import Stages
-
-FEWEST = 3
-"""Tasks without which nothing can be said of their spread."""
 
 PAIRS = 400
 """Pairs of batches that are drawn of each size."""

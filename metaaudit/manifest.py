@@ -30,6 +30,7 @@ from metaaudit.inputs.task_set import TaskSet
 from metaaudit.models import Layout, Params
 from metaaudit.problem import Problem
 from metaaudit.runs.saved import SCHEMA_VERSION
+from metaaudit.selection import FEWEST, gram, signal_to_noise
 
 PACKAGES = ("torch", "numpy", "h5py", "safetensors", "pydantic")
 
@@ -67,6 +68,25 @@ def evaluation(task_set: TaskSet, found: TaskGradients) -> dict[str, float]:
     return {
         "mean_loss": float(found.outer_loss.mean()),
         "mean_accuracy": float(found.correct[query].mean()),
+    }
+
+
+def evaluation_gradient(found: TaskGradients) -> dict[str, float] | None:
+    """How much of the evaluation tasks' mean gradient is signal; ``None`` of fewer than three.
+
+    Returns:
+        ``tasks``; the signal-to-noise ratio of one task's gradient as ``ratio``, with an interval
+        of 95% from ``low`` to ``high``. That of their mean is ``tasks`` times as much.
+    """
+    count = len(found.gradients)
+    if count < FEWEST:
+        return None
+    noise = signal_to_noise(gram(found.gradients))
+    low, high = noise.interval
+    numbers = {"ratio": noise.ratio, "low": low, "high": high}
+    return {
+        "tasks": count,
+        **{name: min(value, sys.float_info.max) for name, value in numbers.items()},
     }
 
 

@@ -12,7 +12,13 @@ import numpy.typing as npt
 from metaaudit.assumptions import unmet
 from metaaudit.influence import alignment
 from metaaudit.label_stages import LabelEvidence, LabelStages
-from metaaudit.manifest import evaluation, inner, inner_warnings, outer_stationarity
+from metaaudit.manifest import (
+    evaluation,
+    evaluation_gradient,
+    inner,
+    inner_warnings,
+    outer_stationarity,
+)
 from metaaudit.methods import METHODS, Given, MethodScores, averaged_scores, comparable, evened
 from metaaudit.stages import Stages
 
@@ -86,6 +92,7 @@ def measure(stages: Stages) -> Measured:
         labels=LabelEvidence.of(labels, given.train, given.held_out),
         manifest={
             "evaluation": evaluation(problem.evaluation, given.target_gradients),
+            "evaluation_gradient": evaluation_gradient(given.target_gradients),
             "outer_gradient": stationarity,
             "inner": inner(config, given.train),
             "solver": found.solver,

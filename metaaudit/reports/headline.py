@@ -50,7 +50,23 @@ def notes(run: SavedRun) -> list[str]:
     """What a reader has to know of how the scores came about."""
     method = run.manifest["solver"]["method"]
     coupled = [COUPLED] if run.manifest.get("coupled") else []
-    return [*([] if method == "task-if" else [scored_by(method)]), *coupled]
+    told = [] if method == "task-if" else [scored_by(method)]
+    return [*told, *_of_noise(run), *coupled]
+
+
+def _of_noise(run: SavedRun) -> list[str]:
+    """Whether influence rests on a direction that is mostly noise."""
+    found = run.manifest.get("evaluation_gradient")
+    if not found or run.manifest["solver"]["method"] in BLIND:
+        return []
+    most = found["tasks"] * found["high"]
+    if most >= 1:
+        return []
+    return [
+        f"The mean gradient of the {found['tasks']:,} evaluation tasks is mostly noise: at most "
+        f"{most:.2g} times as much of it is signal (95%). Influence on their mean loss follows "
+        "that direction; it would be surer with more of them (metaaudit diagnose)."
+    ]
 
 
 def scored_by(method: str) -> str:
@@ -59,6 +75,11 @@ def scored_by(method: str) -> str:
         return (
             f"The influence here is no influence but {BLIND[method]} (method {method}), which "
             "looks at no evaluation task: it does not say what harms."
+        )
+    if method == "mts":
+        return (
+            "The influence here is how far a weight that was learned for the evaluation tasks is "
+            "below the mean weight (method mts), not a change of their loss."
         )
     return f"The influence here is by the method {method}, not by the total Hessian."
 

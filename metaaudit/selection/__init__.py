@@ -3,6 +3,7 @@
 from metaaudit.selection.dynamics import DYNAMICS, dynamics
 from metaaudit.selection.features import Observer, standardised, task_features
 from metaaudit.selection.gsnr import (
+    FEWEST,
     Floats,
     SignalToNoise,
     by_parameter,
@@ -16,6 +17,7 @@ from metaaudit.selection.positions import POSITIONS, positions
 
 __all__ = [
     "DYNAMICS",
+    "FEWEST",
     "POSITIONS",
     "Floats",
     "MetaNetwork",

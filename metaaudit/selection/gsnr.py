@@ -19,6 +19,9 @@ Floats = npt.NDArray[np.float64]
 
 NORMAL_95 = 1.959964
 
+FEWEST = 3
+"""Gradients without which nothing can be said of their spread."""
+
 
 @dataclass(frozen=True)
 class SignalToNoise:
@@ -39,7 +42,9 @@ class SignalToNoise:
     @property
     def ratio(self) -> float:
         """``|mu|^2 / tr Sigma``."""
-        return self.signal / self.noise if self.noise else math.inf
+        if not self.noise:
+            return math.inf if self.signal > 0 else 0.0
+        return self.signal / self.noise
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -73,7 +78,7 @@ def signal_to_noise(products: Floats) -> SignalToNoise:
     """The aggregate ratio, from the products ``[n, n]`` of gradients with each other.
 
     Args:
-        products: At least three gradients.
+        products: Of at least ``FEWEST`` gradients.
     """
     n = len(products)
     own, rows = np.diagonal(products), products.sum(axis=1)
