@@ -23,12 +23,20 @@ def mts_scores(given: Given) -> MethodScores:
     instances are weighted in a training run of their own each.
     """
     stages = given.stages
-    tasks = _selected(stages, "tasks")
+    units = ("tasks", "instances") if given.by_instance else ("tasks",)
+    found = {unit: _selected(stages, unit) for unit in units}
     instances = given.unscored_instances()
     if given.by_instance:
-        instances = _below_mean(_selected(stages, "instances"))
-    told = {**unsolved(stages.problem.config), "derivative": "unrolled"}
-    return MethodScores(given.same_for_all(_below_mean(tasks)), instances, told)
+        instances = _below_mean(found["instances"])
+    told = {
+        **unsolved(stages.problem.config),
+        "derivative": "unrolled",
+        "learned": {
+            unit: {name: one[name].tolist() for name in ("effective", "held_out_loss")}
+            for unit, one in found.items()
+        },
+    }
+    return MethodScores(given.same_for_all(_below_mean(found["tasks"])), instances, told)
 
 
 def _below_mean(selected: Arrays) -> np.ndarray:

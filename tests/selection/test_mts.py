@@ -20,7 +20,13 @@ from metaaudit.problem import Problem
 from metaaudit.selection import DYNAMICS, POSITIONS, MetaNetwork, Selector, standardised
 from metaaudit.selection.mts import _Batch, _Instances, _Tasks
 from metaaudit.training import MetaTrainer, TrainingState, flip_labels
-from tests.methods.small_given import at_batch, configured, digit_problem, small_problem
+from tests.methods.small_given import (
+    at_batch,
+    configured,
+    digit_problem,
+    scores,
+    small_problem,
+)
 
 STEP = 0.3
 
@@ -179,3 +185,13 @@ def test_wrong_labels_lose_weight() -> None:
     found = chosen.instances(problem.template, x, nothing)
     assert found.held_out_loss[-1] < found.held_out_loss[0]
     assert roc_auc_score(~planted.wrong, found.weights) > 0.7
+
+
+def test_how_the_weights_came_about_is_told() -> None:
+    found = scores(small_problem({"influence.method": "mts", "influence.mts.epochs": 3}))
+    for unit in ("tasks", "instances"):
+        told = found.solver["learned"][unit]
+        assert len(told["effective"]) == len(told["held_out_loss"]) == 3
+        assert all(0 < share <= 1 for share in told["effective"])
+    assert found.task_influence.mean() == pytest.approx(0, abs=1e-12)
+    assert found.instance_influence.mean() == pytest.approx(0, abs=1e-12)
