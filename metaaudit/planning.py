@@ -7,7 +7,7 @@ from collections.abc import Callable
 from metaaudit.inputs.task_set import TaskSet
 from metaaudit.keeping import Key
 from metaaudit.label_stages import LabelStages
-from metaaudit.methods import pooled_ekfac, trak
+from metaaudit.methods import mts, pooled_ekfac, trak
 from metaaudit.stages import Stages
 
 Planned = dict[str, bool | None]
@@ -39,6 +39,9 @@ def planned(stages: Stages) -> Planned:
         add("EK-FAC at the adapted parameters", pooled_ekfac.CACHED, stages.outer_key())
     if influence.method == "trak":
         both("margin gradients", trak.CACHED, stages.gradient_key)
+    if influence.method == "mts":
+        for unit in mts.UNITS:
+            add(f"learned weights of {unit}", f"mts-{unit}", mts.learned_key(stages))
     if mislabel.signal == "self-influence":
         both("self-influence", "self-influence", stages.base_key)
     elif influence.self_influence:

@@ -7,6 +7,7 @@ import numpy as np
 from metaaudit.bilevel import Advance
 from metaaudit.cache import Arrays
 from metaaudit.errors import ModelError
+from metaaudit.keeping import Key
 from metaaudit.learners import Forward
 from metaaudit.manifest import unsolved
 from metaaudit.methods.base import Given, MethodScores
@@ -14,6 +15,8 @@ from metaaudit.models import Head
 from metaaudit.problem import Problem
 from metaaudit.selection import Observer, Selected, Selector
 from metaaudit.stages import Stages
+
+UNITS = ("tasks", "instances")
 
 
 def mts_scores(given: Given) -> MethodScores:
@@ -23,7 +26,7 @@ def mts_scores(given: Given) -> MethodScores:
     instances are weighted in a training run of their own each.
     """
     stages = given.stages
-    units = ("tasks", "instances") if given.by_instance else ("tasks",)
+    units = UNITS if given.by_instance else UNITS[:1]
     found = {unit: _selected(stages, unit) for unit in units}
     instances = given.unscored_instances()
     if given.by_instance:
@@ -64,15 +67,21 @@ def _selected(stages: Stages, unit: str) -> Arrays:
         found: Selected = getattr(selector, unit)(start, features, advance)
         return {name: np.asarray(values) for name, values in vars(found).items()}
 
-    key = {
-        **stages.base_key(problem.train),
-        "held_out": problem.evaluation.content_hash,
-        "mts": config.model_dump(mode="json"),
-        "training": problem.config.training.model_dump(mode="json"),
-        "seed": problem.config.influence.seed,
-    }
     total = config.epochs * len(problem.train)
-    return stages.keeping.whole(f"mts-{unit}", f"learned weights of {unit}", key, compute, total)
+    name, stage = f"mts-{unit}", f"learned weights of {unit}"
+    return stages.keeping.whole(name, stage, learned_key(stages), compute, total)
+
+
+def learned_key(stages: Stages) -> Key:
+    """All that learned weights depend on."""
+    config = stages.problem.config
+    return {
+        **stages.base_key(stages.problem.train),
+        "held_out": stages.problem.evaluation.content_hash,
+        "mts": config.influence.mts.model_dump(mode="json"),
+        "training": config.training.model_dump(mode="json"),
+        "seed": config.influence.seed,
+    }
 
 
 def observer_of(problem: Problem) -> Observer:

@@ -1,10 +1,11 @@
-"""Whether learned selection finds wrong labels, and what leaving them out is worth.
+"""Whether learned selection finds bad data, and what leaving them out is worth.
 
-Trains a learner on Omniglot tasks with planted wrong labels, scores every instance by each
+Trains a learner on Omniglot tasks some of whose labels are wrong (``flips``) or of which some are
+drawn with a blurred pen on noisy paper (``mismatch``), scores every instance or task by each
 strategy, leaves out as many as were planted, trains again without them, and measures accuracy on
 other tasks. Prints one JSON object a seed and strategy::
 
-    python tests/benchmarks/learned_selection.py --seeds 0 1 2
+    python tests/benchmarks/learned_selection.py --bad flips --seeds 0 1 2
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
 import torch
+from scipy.ndimage import gaussian_filter
 from sklearn.metrics import roc_auc_score
 from torch.func import grad, vmap
 
@@ -38,7 +40,7 @@ from metaaudit.methods import METHODS, Given
 from metaaudit.models import Layout, Params
 from metaaudit.problem import Problem
 from metaaudit.stages import Stages
-from metaaudit.training import Planted, TrainingState, flip_labels
+from metaaudit.training import TrainingState, flip_labels
 
 DATA = Path(os.environ.get("METAAUDIT_DATA", Path(__file__).parents[3] / "shared" / "data"))
 MTS: dict[str, dict[str, Any]] = {
@@ -51,19 +53,29 @@ MTS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Case:
-    """A learner that was trained on wrong labels.
+    """A learner that was trained on bad data.
 
     Attributes:
-        problem: With the wrong labels.
+        problem: With the bad data.
         params: Meta-parameters after training.
-        planted: Where the labels are wrong.
+        bad: ``[n_instances]`` or ``[n_tasks]``: which they are.
         test: Tasks of classes that nothing else is of.
     """
 
     problem: Problem
     params: Params
-    planted: Planted
+    bad: np.ndarray
     test: TaskSet
+
+    @property
+    def of_tasks(self) -> bool:
+        """Whether whole tasks are bad."""
+        return len(self.bad) == len(self.problem.train)
+
+    def weights(self, kept: np.ndarray) -> np.ndarray:
+        """``[n_instances]`` of 0 and 1 from what is kept of the tasks or the instances."""
+        each = self.problem.train.n_instances // len(kept)
+        return np.repeat(kept.astype(float), each)
 
 
 def main() -> None:
@@ -71,29 +83,28 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--tasks", type=int, default=100)
     parser.add_argument("--epochs", type=int, default=30)
-    parser.add_argument("--flips", type=float, default=0.2)
+    parser.add_argument("--bad", choices=["flips", "mismatch"], default="flips")
+    parser.add_argument("--share", type=float, default=0.2)
     args = parser.parse_args()
     for seed in args.seeds:
         case = case_of(args, seed)
-        count = int(case.planted.wrong.sum())
-        everything = np.ones(case.problem.train.n_instances)
+        count = int(case.bad.sum())
         told(seed, "no selection", accuracy(case, case.params))
-        clean = trained(case.problem, (~case.planted.wrong).astype(float), seed)
-        told(seed, "the right ones", accuracy(case, clean))
+        clean = trained(case.problem, case.weights(~case.bad), seed)
+        told(seed, "the good ones", accuracy(case, clean))
         for name, score in strategies().items():
             started = time.perf_counter()
             values = score(case)
             seconds = time.perf_counter() - started
             dropped = np.argsort(-values, kind="stable")[:count]
-            kept = everything.copy()
-            kept[dropped] = 0
-            found = accuracy(case, trained(case.problem, kept, seed))
+            kept = np.ones(len(values), dtype=bool)
+            kept[dropped] = False
             told(
                 seed,
                 name,
-                found,
-                auroc=float(roc_auc_score(case.planted.wrong, values)),
-                wrong_among_dropped=float(case.planted.wrong[dropped].mean()),
+                accuracy(case, trained(case.problem, case.weights(kept), seed)),
+                auroc=float(roc_auc_score(case.bad, values)),
+                bad_among_dropped=float(case.bad[dropped].mean()),
                 seconds=seconds,
             )
 
@@ -135,11 +146,35 @@ def case_of(args: argparse.Namespace, seed: int) -> Case:
         }
     )
     train, others = load_tasks(config.tasks)
-    planted = flip_labels(train, args.flips, seed=seed)
+    if args.bad == "flips":
+        planted = flip_labels(train, args.share, seed=seed)
+        changed, bad = planted.task_set, planted.wrong
+    else:
+        changed, bad = mismatched(train, args.share, seed)
     held_out, test = others.select(list(range(60))), others.select(list(range(60, 120)))
-    problem = assemble(config, planted.task_set, held_out)
+    problem = assemble(config, changed, held_out)
     params = trained(problem, np.ones(train.n_instances), seed)
-    return Case(problem, params, planted, test)
+    return Case(problem, params, bad, test)
+
+
+def mismatched(task_set: TaskSet, share: float, seed: int) -> tuple[TaskSet, np.ndarray]:
+    """Some tasks with every image blurred and noisy, and which they are."""
+    rng, pool, count = np.random.default_rng(seed), task_set.pool, len(task_set)
+    bad = np.zeros(count, dtype=bool)
+    bad[rng.permutation(count)[: round(share * count)]] = True
+    soft = gaussian_filter(pool.pixels.astype(np.float32), (0, 0, 1.2, 1.2))
+    noisy = (soft + rng.normal(0, 40, soft.shape)).clip(0, 255).astype(np.uint8)
+    n = len(pool.pixels)
+    both = replace(
+        pool,
+        pixels=np.concatenate([pool.pixels, noisy]),
+        ids=(*pool.ids, *(f"{name}~" for name in pool.ids)),
+    )
+    tasks = tuple(
+        replace(task, support=task.support + n, query=task.query + n) if there else task
+        for task, there in zip(task_set.tasks, bad, strict=True)
+    )
+    return TaskSet(both, tasks), bad
 
 
 def strategies() -> dict[str, Callable[[Case], np.ndarray]]:
@@ -153,19 +188,22 @@ def strategies() -> dict[str, Callable[[Case], np.ndarray]]:
 
 
 def by(case: Case, method: str, settings: dict[str, Any] | None = None) -> np.ndarray:
-    """Scores of instances by a method of influence."""
+    """Scores by a method of influence."""
     influence = {"method": method, "mts": settings or {}} if settings else {"method": method}
     with TemporaryDirectory() as folder:
-        return METHODS[method](Given.of(stages_of(case, folder, influence))).instance_influence
+        given = Given.of(stages_of(case, folder, influence), by_instance=not case.of_tasks)
+        found = METHODS[method](given)
+    return found.task_influence.mean(axis=1) if case.of_tasks else found.instance_influence
 
 
 def cross_fitted(case: Case) -> np.ndarray:
-    """Cross-entropy of the given labels, out of fold."""
+    """Cross-entropy of the given labels, out of fold; of a task, the mean."""
     with TemporaryDirectory() as folder:
         stages = stages_of(case, folder, {"method": "loss"})
         log_p = LabelStages(stages).cross_fit(case.problem.train)
     labels = np.concatenate([task.pooled_labels for task in case.problem.train.tasks])
-    return -log_p[np.arange(len(labels)), labels]
+    losses = -log_p[np.arange(len(labels)), labels]
+    return losses.reshape(len(case.bad), -1).mean(axis=1)
 
 
 def stages_of(case: Case, folder: str, influence: dict[str, Any]) -> Stages:

@@ -84,6 +84,7 @@ def test_what_is_stored_is_used_again(trained_case: Case) -> None:
     for method, stages in (
         ("ekfac-if", ["EK-FAC at the adapted parameters"]),
         ("trak", ["margin gradients", "margin gradients of evaluation tasks"]),
+        ("mts", ["learned weights of tasks", "learned weights of instances"]),
     ):
         dry = ("score", "--run", trained_case.run, "--dry-run", "--method", method)
         before = succeeds(trained_case.cli(*dry)).stdout.splitlines()
