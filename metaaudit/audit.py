@@ -211,7 +211,8 @@ def prepared(config: Config, messages: Messages, team: Team = ALONE, *, keep: bo
     """
     cache = FactorCache(cache_folder(), say=messages.say)
     with messages.stage("load"):
-        problem = with_room(prepare(config), cache, team, keep=keep)
+        problem = prepare(config)
         weights = [load_weights(problem, path) for path in config.checkpoints]
         network = problem.scored_layers()
+        problem = with_room(problem, cache, team, keep=keep)  # once nothing more can be refused
     return Audit(problem, weights, cache, messages, network, team)

@@ -77,7 +77,7 @@ class Stages:
     def problem(self):
         return SimpleNamespace(config=self.config, train=self.training_adaptation().task_set)
 
-    def gradients(self, _, adaptation):
+    def gradients(self, adaptation):
         return total_gradients(adaptation)
 
     def tensor(self, array):
