@@ -21,7 +21,7 @@ from metaaudit.manifest import measurements, provenance
 from metaaudit.measuring import Measured, averaged, influence_spread, measure
 from metaaudit.problem import Problem
 from metaaudit.ranks import ended_by_sigterm
-from metaaudit.room import with_room
+from metaaudit.room import free_again, with_room
 from metaaudit.runs.atomic import check_new, new_folder
 from metaaudit.runs.saved import SavedRun
 from metaaudit.runs.scores import Scores, write_run
@@ -56,6 +56,7 @@ def run(config: Config, folder: Path, messages: Messages) -> None:
         with messages.stage("write"), new_folder(folder) as temporary:
             spent = measurements(messages.timings, audit.problem.batching.device)
             write_run(temporary, scores, audit.problem.train, evidence, manifest | spent)
+        free_again(audit.problem, audit.cache)
     except (KeyboardInterrupt, Exception) as error:
         if is_interrupt(error):
             messages.say("what was computed is kept: the same command goes on from there")
@@ -204,7 +205,7 @@ def prepared(config: Config, messages: Messages, team: Team = ALONE, *, keep: bo
         config: The configuration.
         messages: Told of progress.
         team: The processes that share the work.
-        keep: Whether the number of tasks at once is kept for later runs.
+        keep: Whether the number of tasks at once is kept, for when the run is interrupted.
 
     Raises:
         UsageError: Something that the configuration names cannot be used.

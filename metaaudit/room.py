@@ -36,14 +36,14 @@ def with_room(
 ) -> Problem:
     """The problem with as many tasks at once as fit, where that is left to us.
 
-    What was found once stays: an interrupted run goes on with the same number, whatever is free
-    then, and ends with the same bytes.
+    What was found stays until ``free_again``: an interrupted run goes on with the same number,
+    whatever is free then, and ends with the same bytes.
 
     Args:
         problem: Tasks, model and learner.
         cache: Where the number is kept.
         team: The processes that share the work, all with the number of the first.
-        keep: Whether the number is kept for later runs.
+        keep: Whether the number is kept, for when the run is interrupted.
     """
     if problem.config.compute.task_batch != "auto":
         return problem
@@ -59,6 +59,11 @@ def with_room(
         own = cache.get(NAME, key, compute) if known else compute()
     found = int(team.sent(own)["task_batch"])
     return replace(problem, batching=replace(problem.batching, size=found))
+
+
+def free_again(problem: Problem, cache: FactorCache) -> None:
+    """Forgets the number once a run is whole: the next one may find more room."""
+    cache.forget(NAME, _key(problem))
 
 
 def task_bytes(problem: Problem) -> int:

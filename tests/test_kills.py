@@ -1,6 +1,6 @@
 """SIGKILL at random moments of training, scoring and reporting, of which nothing is to be seen.
 
-``METAAUDIT_KILLS`` sets how many (6 by default); the moments follow from a fixed seed, and from the
+``METAAUDIT_KILLS`` sets how many (4 by default); the moments follow from a fixed seed, and from the
 machine's speed.
 """
 
@@ -18,7 +18,7 @@ import pytest
 
 from tests.small import Case, digits, run_content, write_case
 
-KILLS = int(os.environ.get("METAAUDIT_KILLS", "6"))
+KILLS = int(os.environ.get("METAAUDIT_KILLS", "4"))
 MAIN = """
 from metaaudit import keeping
 from metaaudit.cli import main

@@ -22,7 +22,7 @@ CONV = {"model": {"name": "conv4", "hidden": 8, "blocks": 2, "ways": 5}, "mislab
 @pytest.fixture(scope="module")
 def larger(tmp_path_factory: pytest.TempPathFactory) -> Case:
     """Tasks enough for their work to outweigh what is done once."""
-    train, evaluation = digits(n_train=120, n_eval=20, ways=5, shots=5, queries=5)
+    train, evaluation = digits(n_train=80, n_eval=20, ways=5, shots=5, queries=5)
     case = write_case(
         tmp_path_factory.mktemp("larger") / "case",
         {**CONV, "training.epochs": 1, "training.batch": 40},
@@ -107,13 +107,32 @@ def batch_of(run: Path) -> int:
 
 
 def test_as_many_at_once_as_fit(trained_case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-    problem = audit.prepared(load_config(trained_case.config), silent(), keep=False).problem
-    with monkeypatch.context() as short:
-        short.setattr(room, "free_bytes", lambda _: 2 * 3 * room.task_bytes(problem) + 1)
-        assert batch_of(trained_case.score("short")) == 3
-    # An interrupted run goes on with as many as before.
-    assert batch_of(trained_case.score("later")) == 3
+    three = free_for(trained_case, 3)
+    monkeypatch.setattr(room, "free_bytes", lambda _: three)
+    assert batch_of(trained_case.score("short")) == 3
     assert batch_of(trained_case.score("asked", "--set", "compute.task_batch=4")) == 4
+
+
+def test_an_interrupted_run_goes_on_with_as_many(
+    trained_case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    three = free_for(trained_case, 3)
+    with monkeypatch.context() as short:
+        short.setattr(room, "free_bytes", lambda _: three)
+        short.setattr(audit, "write_run", interrupted)
+        assert trained_case.cli("score", "--run", trained_case.run).exit_code == 130
+    assert batch_of(trained_case.score("whole")) == 3
+    assert batch_of(trained_case.score("the next")) == 10
+
+
+def free_for(case: Case, tasks: int) -> int:
+    """Memory that holds so many tasks at once."""
+    problem = audit.prepared(load_config(case.config), silent(), keep=False).problem
+    return 2 * tasks * room.task_bytes(problem) + 1
+
+
+def interrupted(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def test_one_at_least(trained_case: Case, monkeypatch: pytest.MonkeyPatch) -> None:

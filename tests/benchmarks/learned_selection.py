@@ -117,16 +117,8 @@ def told(seed: int, name: str, found: float, **more: float) -> None:
 def case_of(args: argparse.Namespace, seed: int) -> Case:
     config = Config.model_validate(
         {
-            "model": {
-                "name": "conv4",
-                "blocks": 3,
-                "hidden": 16,
-                "norm": "none",
-                "activation": "softplus",
-                "features": "flatten",
-                "gain": 3.0,
-            },
-            "learner": {"name": "maml", "inner_lr": 0.2, "steps": 3},
+            "model": {"name": "conv4", "blocks": 3, "hidden": 16},
+            "learner": {"name": "maml", "inner_lr": 0.4, "steps": 3},
             "checkpoint": Path("none.safetensors"),
             "tasks": {
                 "format": "omniglot",
