@@ -90,14 +90,15 @@ def report(
 def explain(
     rule: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Argument(metavar="[RULE]", help="Such as harmful; all rules in short by default."),
+        typer.Argument(
+            metavar="[RULE]", help="Such as harmful, or choosing; all in short by default."
+        ),
     ] = None,
 ) -> None:
-    """Say what a rule means, how it is computed, what to do about it, and its limits."""
-    from metaaudit.findings.explain import explanation, overview
-    from metaaudit.findings.naming import known_rule
+    """Say what a rule means and what to do about it, or how scores are to be chosen."""
+    from metaaudit.findings.explain import explained, overview
 
-    text = overview() if rule is None else explanation(known_rule(rule, "explain"))
+    text = overview() if rule is None else explained(rule)
     typer.echo(text, nl=False)
 
 

@@ -13,6 +13,7 @@ SECTIONS = ["What it means", "How it was computed", "What to do", "Limits"]
 
 def test_without_a_rule_all_are_listed() -> None:
     lines = succeeds(cli("explain")).stdout.splitlines()
+    assert lines.pop() == "choosing: which score answers which question"
     assert [line.split(":")[0] for line in lines[::2]] == list(RULES)
     for rule, title, summary in zip(RULES, lines[::2], lines[1::2], strict=True):
         assert BY_NAME[rule].title in title
@@ -29,6 +30,14 @@ def test_each_rule_is_explained(rule: str) -> None:
     assert 15 <= len(lines) <= 30
     assert max(map(len, lines)) <= 100
     assert text.isascii() and text.endswith("\n")
+
+
+def test_how_to_choose_is_explained() -> None:
+    text = succeeds(cli("explain", "choosing")).stdout
+    assert text.startswith("# choosing: which score answers which question\n")
+    for name in ("task-if", "mislabel_score", "--method mts", "metaaudit diagnose"):
+        assert name in text
+    assert text.isascii() and max(map(len, text.splitlines())) <= 100
 
 
 def test_an_unknown_rule_ends_with_2() -> None:
