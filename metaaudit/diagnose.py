@@ -51,14 +51,19 @@ class Diagnosed:
     by_layer: dict[str, float]
 
     def agreements(self, seed: int) -> dict[int, tuple[float, float]]:
-        """By batch size, the predicted and the measured agreement of two batches."""
-        sizes = [batch for batch in BATCHES if 2 * batch <= len(self.products)]
+        """By batch size, the agreement of two batches: predicted, and measured on other tasks.
+
+        The prediction is from one half of the tasks and the measurement on the other half.
+        """
+        one, other = np.array_split(np.random.default_rng(seed).permutation(len(self.products)), 2)
+        if len(other) < FEWEST:
+            return {}
+        known, unseen = (self.products[np.ix_(half, half)] for half in (one, other))
+        predicted = signal_to_noise(known)
         return {
-            batch: (
-                self.ratio.agreement(batch),
-                measured_agreement(self.products, batch, PAIRS, seed),
-            )
-            for batch in sizes
+            batch: (predicted.agreement(batch), measured_agreement(unseen, batch, PAIRS, seed))
+            for batch in BATCHES
+            if 2 * batch <= len(unseen)
         }
 
 
@@ -142,7 +147,10 @@ def _agreements(agreements: dict[str, dict[int, tuple[float, float]]]) -> Table:
     rows = [
         (name, batch, *pair) for name, each in agreements.items() for batch, pair in each.items()
     ]
-    title = "Agreement of the mean gradients of two batches without a task in common"
+    title = (
+        "Agreement of the mean gradients of two batches without a task in common: predicted from "
+        "one half of the tasks, measured on the other"
+    )
     return Table("batch-size", title, columns, [*rows])
 
 

@@ -21,6 +21,8 @@ _COLOURS = ("#3654d1", "#0b6a75", "#845400", "#6d3fc0", "#14733f", "#566070")
 _DASHES = ("--", ":", "-.")
 WIDTH = 6.4
 TITLE_WIDTH = 90
+LEGEND_WIDTH = 72
+"""Characters of a row of the legend."""
 
 _STYLE = {
     "svg.fonttype": "none",
@@ -54,9 +56,10 @@ def draw(figure: Figure, folder: Path) -> None:
         axes = canvas.subplots()
         (_bars if bars else _lines)(axes, figure)
         canvas.suptitle(fill(figure.title, TITLE_WIDTH), x=0.01, ha="left", fontsize=10)
-        labelled = len(axes.get_legend_handles_labels()[0])
-        if labelled > 1:
-            canvas.legend(loc="outside lower left", ncols=3)
+        labels = axes.get_legend_handles_labels()[1]
+        if len(labels) > 1:
+            columns = LEGEND_WIDTH // max(map(len, labels))
+            canvas.legend(loc="outside lower left", ncols=max(1, min(3, columns)))
         canvas.savefig(folder / f"{figure.name}.svg", metadata={"Date": None})
         canvas.savefig(folder / f"{figure.name}.png")
 

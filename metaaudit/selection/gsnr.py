@@ -62,9 +62,15 @@ class SignalToNoise:
         return batch * max(0.0, self.ratio)
 
     def agreement(self, batch: int) -> float:
-        """``E[a . b] / E[|a|^2]`` of the means of two batches, about their cosine."""
-        ratio = self.of_mean(batch)
-        return 1.0 if math.isinf(ratio) else ratio / (1 + ratio)
+        """``E[a . b] / E[|a|^2]`` of the means of two batches, about their cosine.
+
+        It is negative where the signal is: gradients that cancel out, as those of all training
+        tasks do once training rests, make batches disagree.
+        """
+        ratio = batch * self.ratio
+        if math.isinf(ratio):
+            return 1.0
+        return max(-1.0, ratio / (1 + ratio)) if ratio > -1 else -1.0
 
 
 def gram(gradients: npt.NDArray[np.floating]) -> Floats:

@@ -90,5 +90,5 @@ def test_an_existing_folder_is_refused_before_the_work(trained_case: Case) -> No
 
 def test_batches_are_compared_up_to_half_of_the_tasks(diagnosed: Path) -> None:
     rows = table(diagnosed / "batch-size.csv")
-    assert {row["batch"] for row in rows} == {"1", "2"}  # of eight, 5 twice are too many
+    assert {row["batch"] for row in rows} == {"1", "2"}  # half of the eight is measured on
     assert all(np.isfinite(float(row["measured"])) for row in rows)

@@ -69,7 +69,19 @@ def test_at_the_batch_where_signal_equals_noise_batches_agree_by_half() -> None:
 def test_without_signal_no_batch_is_large_enough() -> None:
     gradients = np.array([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]])
     found = signal_to_noise(gram(gradients))
-    assert found.signal < 0 and found.batch == math.inf and found.agreement(1000) == 0
+    assert found.signal < 0 and found.batch == math.inf and found.of_mean(1000) == 0
+    assert found.agreement(1) < 0 and found.agreement(1000) == -1
+
+
+def test_gradients_that_cancel_out_make_halves_opposite() -> None:
+    """As those of all training tasks do where training rests."""
+    gradients = gaussian(40, 3)
+    products = gram(gradients - gradients.mean(axis=0))
+    found = signal_to_noise(products)
+    for batch in (1, 10, 20):
+        measured = measured_agreement(products, batch, 2000, 0)
+        assert measured == pytest.approx(found.agreement(batch), abs=0.02)
+    assert found.agreement(20) == pytest.approx(-1, abs=0.06)
 
 
 def test_gradients_that_are_all_alike_are_all_signal() -> None:
