@@ -176,8 +176,7 @@ def solved_step(
 class Jacobian(TotalHessian):
     """The mean Jacobian of the fields that the tasks follow, not transposed as ``u`` needs it."""
 
-    def _product(self, batch: TaskBatch) -> Callable[[Params], Params]:
-        adaptation = self.adaptation
+    def _product(self, adaptation: Adaptation, batch: TaskBatch) -> Callable[[Params], Params]:
         assert isinstance(adaptation, Field)  # the schema sees to it
 
         def summed(params: Params) -> Params:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
@@ -11,13 +11,14 @@ from torch import Tensor
 from torch.func import grad, vmap
 
 from metaaudit.bilevel.adaptation import Adaptation
-from metaaudit.bilevel.batch import TaskBatch
+from metaaudit.bilevel.batch import Batching, TaskBatch
 from metaaudit.bilevel.outer_curvature import (
     OuterCurvature,
     gauss_newton,
     instance_fisher,
     partial_hessian,
 )
+from metaaudit.errors import is_out_of_memory
 from metaaudit.models import Params
 from metaaudit.team import ALONE, Team
 
@@ -28,6 +29,21 @@ _BETWEEN: dict[str, OuterCurvature] = {
 }
 
 FORMS = ("exact", "jacobian", *_BETWEEN)
+
+
+@dataclass
+class Room:
+    """How many tasks memory holds at once, as far as is known.
+
+    Attributes:
+        most: No more than these; no bound is known without.
+    """
+
+    most: int | None = None
+
+    def at_once(self, batching: Batching) -> int:
+        """How many of a batch to compute."""
+        return batching.size if self.most is None else min(self.most, batching.size)
 
 
 @dataclass(frozen=True)
@@ -47,6 +63,7 @@ class TotalHessian:
         shift: Outer L2 weight plus damping.
         gamma: The constant of ``gamma``; 0 for the others.
         team: The processes that share the tasks of each product.
+        room: How many of them memory was found to hold at once.
     """
 
     adaptation: Adaptation
@@ -54,6 +71,7 @@ class TotalHessian:
     shift: float = 0.0
     gamma: float = 0.0
     team: Team = ALONE
+    room: Room = field(default_factory=Room)
 
     @classmethod
     def of(cls, adaptation: Adaptation, form: str, team: Team = ALONE) -> TotalHessian:
@@ -76,14 +94,31 @@ class TotalHessian:
         norms = vectors.norm(dim=1, keepdim=True)
         rows = norms.squeeze(1).nonzero().squeeze(1).tolist()
         tangents = {row: layout.unflatten(vectors[row] / norms[row], params) for row in rows}
+        total = self.team.summed(self._fitting(vectors, tangents))
+        products: Tensor = total * norms / len(self.adaptation.task_set)
+        return products + (self.shift + self.gamma) * vectors
+
+    def _fitting(self, vectors: Tensor, tangents: dict[int, Params]) -> Tensor:
+        """The sum over this process's tasks, with fewer at once where memory is short."""
+        own = self._own
+        while True:
+            own = replace(own, batching=replace(own.batching, size=self.room.at_once(own.batching)))
+            try:
+                return self._sum(own, vectors, tangents)
+            except (MemoryError, RuntimeError) as error:
+                if own.batching.size == 1 or not is_out_of_memory(error):
+                    raise
+            self.room.most = own.batching.size // 2
+
+    def _sum(self, own: Adaptation, vectors: Tensor, tangents: dict[int, Params]) -> Tensor:
+        layout = own.layout
         total = torch.zeros_like(vectors, dtype=torch.float64)
-        for batch in self._own.batches() if rows else ():
-            product = self._product(batch)
+        for batch in own.batches() if tangents else ():
+            product = self._product(own, batch)
             # One tangent at a time, so that memory does not grow with their number.
             for row, tangent in tangents.items():
                 total[row] += layout.flatten(product(tangent)).double()
-        products: Tensor = self.team.summed(total) * norms / len(self.adaptation.task_set)
-        return products + (self.shift + self.gamma) * vectors
+        return total
 
     @cached_property
     def _own(self) -> Adaptation:
@@ -92,9 +127,8 @@ class TotalHessian:
             return self.adaptation
         return self.adaptation.over([*self.team.share(range(len(self.adaptation.task_set)))])
 
-    def _product(self, batch: TaskBatch) -> Callable[[Params], Params]:
+    def _product(self, adaptation: Adaptation, batch: TaskBatch) -> Callable[[Params], Params]:
         """Takes a tangent to the sum over the batch of the tasks' curvature times it."""
-        adaptation = self._own
         if self.form == "exact":
             return lambda tangent: adaptation.hessian_product(batch, tangent)
         if self.form == "jacobian":

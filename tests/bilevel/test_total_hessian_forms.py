@@ -172,6 +172,29 @@ def test_does_not_depend_on_the_task_batch(case, form):
     assert_close({"": products[0]}, {"": products[1]}, 1e-12)
 
 
+def test_goes_on_with_fewer_tasks_at_once_where_memory_is_short(case, monkeypatch):
+    """And remembers it, with another shift and over some of the tasks too."""
+    adaptation = Unrolled(*case, batching(6))
+    hessian, vector = TotalHessian(adaptation), gaussian(1, adaptation.layout.size)
+    expected, real, sizes = hessian(vector), Unrolled.hessian_product, []
+
+    def short(self, batch, tangent):
+        sizes.append(len(batch.rows))
+        if sizes[-1] > most:
+            raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
+        return real(self, batch, tangent)
+
+    monkeypatch.setattr(Unrolled, "hessian_product", short)
+    most = 2
+    assert_close({"": hessian(vector)}, {"": expected}, 1e-12)
+    assert sizes == [6, 3, 1, 1, 1, 1, 1, 1]
+    hessian.shifted(1.0).over([0, 1])(vector)
+    assert sizes[8:] == [1, 1]
+    most = 0
+    with pytest.raises(RuntimeError, match="allocate memory"):
+        hessian(vector)
+
+
 def trained(objective, params, task_set, steps=60, rate=0.5):
     """Meta-parameters after some gradient descent."""
     layout = Layout.of(params)
