@@ -1,4 +1,4 @@
-"""Direct solves: with the whole matrix, and with a low-rank one in its dual."""
+"""Direct solves: with the whole matrix, and with one that is a product of a factor."""
 
 from __future__ import annotations
 
@@ -53,9 +53,10 @@ def solve_general(matvec: MatVec, rhs: Tensor) -> Solution:
 
 
 class LowRankSolver:
-    """``(V^T V + shift I)^-1`` through the ``[n, n]`` matrix ``V V^T`` (Woodbury), factored once.
+    """``(V^T V + shift I)^-1``, factored once through the smaller of two matrices.
 
-    ``x = (b - V^T (V V^T + shift I)^-1 V b) / shift``: the cost is that of ``n``, not of ``size``.
+    With fewer rows than columns that is ``V V^T``, by ``x = (b - V^T (V V^T + shift I)^-1 V b) /
+    shift`` (Woodbury), else ``V^T V``.
     """
 
     def __init__(self, factor: Tensor, shift: float) -> None:
@@ -70,13 +71,17 @@ class LowRankSolver:
         """
         self.factor = factor.double()
         self.shift = shift
-        gram = self.factor @ self.factor.T
-        gram.diagonal().add_(shift)
-        self._cholesky = torch.linalg.cholesky(gram)
+        self._wide = self.factor.shape[0] <= self.factor.shape[1]
+        smaller = self.factor if self._wide else self.factor.T
+        products = smaller @ smaller.T
+        products.diagonal().add_(shift)
+        self._cholesky = torch.linalg.cholesky(products)
 
     def apply(self, rows: Tensor) -> Tensor:
         """The inverse times each row of ``[n_rhs, size]``: a preconditioner."""
         rows = rows.double()
+        if not self._wide:
+            return torch.cholesky_solve(rows.T, self._cholesky).T
         inner = torch.cholesky_solve(self.factor @ rows.T, self._cholesky)
         return (rows - (self.factor.T @ inner).T) / self.shift
 

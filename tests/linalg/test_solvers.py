@@ -36,8 +36,9 @@ def test_solves_a_positive_definite_system(name):
     assert max(solution.residual) <= 1e-11
 
 
-def test_low_rank_solve_equals_the_dense_one():
-    factor, rhs = gaussian(7, SIZE, seed=0), right_hand_sides()
+@pytest.mark.parametrize("rows", [7, SIZE, 3 * SIZE], ids=["few rows", "square", "many rows"])
+def test_low_rank_solve_equals_the_dense_one(rows):
+    factor, rhs = gaussian(rows, SIZE, seed=0), right_hand_sides()
     solver = LowRankSolver(factor, 0.3)
     matrix = factor.T @ factor + 0.3 * torch.eye(SIZE, dtype=torch.float64)
     expected = torch.linalg.solve(matrix, rhs.T).T
@@ -45,10 +46,12 @@ def test_low_rank_solve_equals_the_dense_one():
         torch.testing.assert_close(solution.value, expected, rtol=1e-11, atol=1e-11)
         assert solution.converged and solution.solver == "dual"
     torch.testing.assert_close(solver.apply(rhs), expected, rtol=1e-11, atol=1e-11)
+    assert len(solver._cholesky) == min(rows, SIZE)
 
 
-def test_low_rank_solve_says_when_the_matrix_is_singular_or_rough():
-    alike = torch.ones(7, SIZE, dtype=torch.float64)
+@pytest.mark.parametrize("rows", [7, 3 * SIZE])
+def test_low_rank_solve_says_when_the_matrix_is_singular_or_rough(rows):
+    alike = torch.ones(rows, SIZE, dtype=torch.float64)
     with pytest.raises(torch.linalg.LinAlgError):
         LowRankSolver(alike, 1e-30)
     rough = solve_low_rank(alike, 1e-13, right_hand_sides())
