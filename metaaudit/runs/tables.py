@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -152,15 +152,18 @@ def read_csv(kind: type[Row], path: Path) -> list[Row]:
     Raises:
         RunError: The file is missing, or its columns or values are not those of ``kind``.
     """
-    columns = {field.name: str(field.type) for field in fields(kind)}
+    columns = [field.name for field in fields(kind)]
+    parsers = [_parser(str(field.type)) for field in fields(kind)]
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file, strict=True)
-            if reader.fieldnames != list(columns):
-                raise RunError(path, f"has columns {reader.fieldnames}", f"{list(columns)}")
+            reader = csv.reader(file, strict=True)
+            found = next(reader, None)
+            if found != columns:
+                raise RunError(path, f"has columns {found}", f"{columns}")
             return [
-                kind(**{name: _value(columns[name], line[name]) for name in columns})
+                kind(*[parse(text) for parse, text in zip(parsers, line, strict=True)])
                 for line in reader
+                if line
             ]
     except OSError as error:
         raise RunError(path, f"cannot be read ({error.strerror})", "a finished run") from None
@@ -178,11 +181,21 @@ def _cell(value: object) -> object:
     return repr(value) if isinstance(value, float) else value
 
 
-def _value(kind: str, text: str) -> Any:
-    if kind == "bool":
-        if text not in ("true", "false"):
-            raise ValueError(f"{text!r} is neither true nor false")
-        return text == "true"
-    if kind.endswith(" | None") and not text:
-        return None
-    return {"int": int, "float": float, "str": str}[kind.removesuffix(" | None")](text)
+def _parser(kind: str) -> Callable[[str], Any]:
+    """Reads a cell of a column."""
+    read = _PARSERS[kind.removesuffix(" | None")]
+    return read if not kind.endswith(" | None") else lambda text: read(text) if text else None
+
+
+def _boolean(text: str) -> bool:
+    if text not in ("true", "false"):
+        raise ValueError(f"{text!r} is neither true nor false")
+    return text == "true"
+
+
+_PARSERS: dict[str, Callable[[str], Any]] = {
+    "bool": _boolean,
+    "int": int,
+    "float": float,
+    "str": str,
+}
