@@ -6,12 +6,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import h5py
 import numpy as np
 import psutil
 
 from metaaudit.audit import Audit
 from metaaudit.bilevel import LOOKED_AT
-from metaaudit.cache import FactorCache, items
+from metaaudit.cache import FactorCache, Item, items
 from metaaudit.console import silent
 from metaaudit.inputs.task_set import TaskSet
 from metaaudit.measuring import measure
@@ -73,7 +74,9 @@ def rehearsed(audit: Audit) -> Estimate:
         for stage, spent in second.seconds.items()
         if stage not in held
     }
-    stored = {stage: size * scale.of(stage) for stage, size in second.bytes.items()}
+    stored = {
+        stage: size.content * scale.of(stage) + size.rest for stage, size in second.sizes.items()
+    }
     loaded = psutil.Process().memory_info().rss
     working = audit.problem.batching.size * task_bytes(audit.problem)
     return Estimate(
@@ -84,16 +87,35 @@ def rehearsed(audit: Audit) -> Estimate:
 
 
 @dataclass(frozen=True)
+class _Size:
+    """Bytes of a file of the cache.
+
+    Attributes:
+        content: Of its arrays, which grow with the tasks.
+        rest: Of all else.
+    """
+
+    content: int
+    rest: int
+
+    @classmethod
+    def of(cls, item: Item) -> _Size:
+        with h5py.File(item.path) as file:
+            content = sum(int(file[name].nbytes) for name in file)
+        return cls(content, item.size - content)
+
+
+@dataclass(frozen=True)
 class _Rehearsal:
     """One time through.
 
     Attributes:
         seconds: Of every stage.
-        bytes: On disk, of every stage whose results grow with the tasks.
+        sizes: Of what every stage leaves on disk, where that grows with the tasks.
     """
 
     seconds: dict[str, float]
-    bytes: dict[str, int]
+    sizes: dict[str, _Size]
 
     @classmethod
     def of(cls, audit: Audit, few: Problem) -> _Rehearsal:
@@ -103,10 +125,11 @@ class _Rehearsal:
             rehearsal = replace(audit, problem=few, cache=cache, messages=messages)
             for number in range(len(audit.weights)):
                 measure(rehearsal.stages(number))
-            sizes = {item.key: item.size for item in items(cache.folder) if item.name not in FIXED}
+            grown = [item for item in items(cache.folder) if item.name not in FIXED]
+            sizes = {item.key: _Size.of(item) for item in grown}
         keys = {stage: use.key[:32] for stage, use in cache.uses.items()}
-        grown = {stage: sizes[key] for stage, key in keys.items() if key in sizes}
-        return cls(messages.timings, grown)
+        by_stage = {stage: sizes[key] for stage, key in keys.items() if key in sizes}
+        return cls(messages.timings, by_stage)
 
 
 @dataclass(frozen=True)
