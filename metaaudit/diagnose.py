@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from metaaudit.audit import Audit, prepared
 from metaaudit.bilevel import Adaptation
@@ -15,7 +16,6 @@ from metaaudit.errors import TaskSetError
 from metaaudit.fidelity.results import Figure, Result, Series, Table, Value
 from metaaudit.fidelity.writing import write_evaluation
 from metaaudit.manifest import measurements, provenance
-from metaaudit.models import Layout
 from metaaudit.runs.atomic import check_new, new_folder
 from metaaudit.selection import (
     FEWEST,
@@ -80,7 +80,7 @@ def run(config: Config, folder: Path | None, messages: Messages) -> Result:
     """
     if folder is not None:
         check_new(folder)
-    audit = prepared(config, messages)
+    audit = prepared(config, messages, keep=False)
     found = [one for number in range(len(audit.weights)) for one in _diagnosed(audit, number)]
     result = _result(found, config.influence.seed)
     if folder is not None:
@@ -108,9 +108,8 @@ def _diagnosed(audit: Audit, number: int) -> list[Diagnosed]:
 def _of(name: str, stages: Stages, adaptation: Adaptation) -> Diagnosed:
     gradients = stages.gradients(adaptation).gradients
     products = gram(gradients)
-    layout: Layout = adaptation.layout
-    parts = layout.split(stages.tensor(by_parameter(gradients)))
-    medians = {layer: float(np.nanmedian(part.cpu().numpy())) for layer, part in parts.items()}
+    parts = adaptation.layout.split(torch.from_numpy(by_parameter(gradients)))
+    medians = {layer: float(np.nanmedian(part.numpy())) for layer, part in parts.items()}
     return Diagnosed(name, signal_to_noise(products), products, medians)
 
 

@@ -20,10 +20,10 @@ def planned(stages: Stages) -> Planned:
     influence, mislabel = problem.config.influence, problem.config.mislabel
     found: Planned = {}
 
-    def add(stage: str, name: str, key: Key) -> None:
-        found[f"{stage}{stages.of}"] = cache.holds(name, key)
+    def add(stage: str, name: str, key: Key | None) -> None:
+        found[f"{stage}{stages.of}"] = None if key is None else cache.holds(name, key)
 
-    def both(stage: str, name: str, key: Callable[[TaskSet], Key]) -> None:
+    def both(stage: str, name: str, key: Callable[[TaskSet], Key | None]) -> None:
         for task_set in (problem.train, problem.evaluation):
             add(stages.named(stage, task_set), name, key(task_set))
 
@@ -47,11 +47,8 @@ def planned(stages: Stages) -> Planned:
     elif influence.self_influence:
         add("self-influence", "self-influence", stages.base_key(problem.train))
     labels = LabelStages(stages)
-    if problem.steps and mislabel.steps == "auto":  # which decides on the key
-        for task_set in (problem.train, problem.evaluation):
-            found[f"{stages.named('cross-fitting', task_set)}{stages.of}"] = None
-    else:
-        both("cross-fitting", "crossfit", labels.crossfit_key)
+    undecided = problem.steps and mislabel.steps == "auto"  # and the key with it
+    both("cross-fitting", "crossfit", (lambda _: None) if undecided else labels.crossfit_key)
     both("adapted fit", "adapted-fit", stages.base_key)
     if mislabel.signal == "combined":
         both("support cross-fitting", "supportfit", labels.support_key)

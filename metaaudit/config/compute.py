@@ -19,9 +19,7 @@ class ComputeConfig(Section):
             and ``medium`` bfloat16 where the hardware has them, which is quicker and less exact.
         deterministic: Whether torch is asked for algorithms that give the same bits every time,
             and warns where it has none; on a GPU they can be slower, on a CPU all are.
-        matmul: Literal["highest", "high", "medium"] = "highest"
-    deterministic: bool = False
-    threads: Intra-op threads; one is fastest for the small tensors of few-shot tasks.
+        threads: Intra-op threads; one is fastest for the small tensors of few-shot tasks.
     """
 
     device: Literal["auto", "cpu", "cuda"] = "auto"

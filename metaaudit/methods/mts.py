@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cached_property
+
 import numpy as np
 
 from metaaudit.bilevel import Advance
@@ -13,26 +16,25 @@ from metaaudit.manifest import unsolved
 from metaaudit.methods.base import Given, MethodScores
 from metaaudit.models import Head
 from metaaudit.problem import Problem
-from metaaudit.selection import Observer, Selected, Selector
+from metaaudit.selection import Observer, Selector
 from metaaudit.stages import Stages
 
-UNITS = ("tasks", "instances")
+UNITS = {"tasks": Selector.tasks, "instances": Selector.instances}
+"""What is weighted, each in a training run of its own."""
 
 
 def mts_scores(given: Given) -> MethodScores:
     """How far the weight of a task or an instance is below the mean weight of all.
 
-    The same for every target: the weights are learned for the evaluation tasks together. Tasks and
-    instances are weighted in a training run of their own each.
+    The same for every target: the weights are learned for the evaluation tasks together.
     """
-    stages = given.stages
-    units = UNITS if given.by_instance else UNITS[:1]
-    found = {unit: _selected(stages, unit) for unit in units}
+    learning = _Learning(given.stages)
+    found = {unit: learning.weights(unit) for unit in UNITS if given.by_instance or unit == "tasks"}
     instances = given.unscored_instances()
     if given.by_instance:
         instances = _below_mean(found["instances"])
     told = {
-        **unsolved(stages.problem.config),
+        **unsolved(given.stages.problem.config),
         "derivative": "unrolled",
         "learned": {
             unit: {name: one[name].tolist() for name in ("effective", "held_out_loss")}
@@ -48,28 +50,43 @@ def _below_mean(selected: Arrays) -> np.ndarray:
     return below
 
 
-def _selected(stages: Stages, unit: str) -> Arrays:
-    problem, weights = stages.problem, stages.weights.params
-    config = problem.config.influence.mts
-    observer = observer_of(problem)
-    selector = Selector(
-        problem.unrolled,
-        problem.train,
-        problem.evaluation,
-        config,
-        problem.config.training,
-        problem.config.influence.seed,
-    )
+@dataclass(frozen=True)
+class _Learning:
+    """Learns weights from features that tasks and instances share.
 
-    def compute(advance: Advance) -> Arrays:
-        features = observer.features(weights, problem.train, problem.batching)
-        start = weights if config.start == "checkpoint" else problem.template
-        found: Selected = getattr(selector, unit)(start, features, advance)
-        return {name: np.asarray(values) for name, values in vars(found).items()}
+    Attributes:
+        stages: Of the checkpoint.
+    """
 
-    total = config.epochs * len(problem.train)
-    name, stage = f"mts-{unit}", f"learned weights of {unit}"
-    return stages.keeping.whole(name, stage, learned_key(stages), compute, total)
+    stages: Stages
+
+    @cached_property
+    def _features(self) -> np.ndarray:
+        problem = self.stages.problem
+        params = self.stages.weights.params
+        return observer_of(problem).features(params, problem.train, problem.batching)
+
+    def weights(self, unit: str) -> Arrays:
+        """What the meta-network came to, by the names of ``Selected``."""
+        problem, params = self.stages.problem, self.stages.weights.params
+        config = problem.config.influence.mts
+        selector = Selector(
+            problem.unrolled,
+            problem.train,
+            problem.evaluation,
+            config,
+            problem.config.training,
+            problem.config.influence.seed,
+        )
+
+        def compute(advance: Advance) -> Arrays:
+            start = params if config.start == "checkpoint" else problem.template
+            found = UNITS[unit](selector, start, self._features, advance)
+            return {name: np.asarray(values) for name, values in vars(found).items()}
+
+        total, key = config.epochs * len(problem.train), learned_key(self.stages)
+        name, stage = f"mts-{unit}", f"learned weights of {unit}"
+        return self.stages.keeping.whole(name, stage, key, compute, total)
 
 
 def learned_key(stages: Stages) -> Key:
