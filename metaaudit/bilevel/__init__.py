@@ -17,7 +17,7 @@ from metaaudit.bilevel.query_outcome import QueryOutcome, query_outcome
 from metaaudit.bilevel.sampled_fisher import fisher_factor, sampled_fisher_rows
 from metaaudit.bilevel.total_gradient import TaskGradients, batch_gradients, total_gradients
 from metaaudit.bilevel.total_hessian import FORMS, TotalHessian
-from metaaudit.bilevel.unrolled import Unrolled
+from metaaudit.bilevel.unrolled import Unrolled, along_weights
 from metaaudit.bilevel.weight_derivative import weight_derivatives
 
 __all__ = [
@@ -43,6 +43,7 @@ __all__ = [
     "TaskTensors",
     "TotalHessian",
     "Unrolled",
+    "along_weights",
     "batch_gradients",
     "cross_entropy",
     "curvature_scale",

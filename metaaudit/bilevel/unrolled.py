@@ -10,7 +10,7 @@ from torch.func import grad, jvp, vmap
 
 from metaaudit.bilevel.adaptation import Adaptation, Linearised
 from metaaudit.bilevel.batch import TaskBatch, TaskTensors
-from metaaudit.bilevel.objective import over_tasks, unit_weights
+from metaaudit.bilevel.objective import Objective, over_tasks, unit_weights
 from metaaudit.models import Params, pullback
 
 
@@ -60,11 +60,31 @@ class Unrolled(Adaptation):
         """
 
         def along(params: Params, w: Tensor, v: Tensor, data: TaskTensors) -> Tensor:
-            def by_weight(params: Params) -> Tensor:
-                return torch.cat(grad(self.objective.task_loss, argnums=(1, 2))(params, w, v, data))
-
-            derivative: Tensor = jvp(by_weight, (params,), (tangent,))[1]
-            return derivative
+            return along_weights(self.objective, params, tangent, (w, v), data)
 
         derivatives: Tensor = over_tasks(along, self.params, batch.data)
         return derivatives
+
+
+def along_weights(
+    objective: Objective,
+    params: Params,
+    tangent: Params,
+    weights: tuple[Tensor, Tensor],
+    data: TaskTensors,
+) -> Tensor:
+    """``d/d omega [p . D L_k]`` for the weight of every instance of one task: ``[n + m]``.
+
+    Args:
+        objective: The bilevel objective.
+        params: Meta-parameters.
+        tangent: ``p``.
+        weights: ``w [n]`` and ``v [m]``, where it is differentiated.
+        data: The task.
+    """
+
+    def by_weight(params: Params) -> Tensor:
+        return torch.cat(grad(objective.task_loss, argnums=(1, 2))(params, *weights, data))
+
+    derivative: Tensor = jvp(by_weight, (params,), (tangent,))[1]
+    return derivative

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from metaaudit.config.section import NonNegativeFloat, PositiveFloat, PositiveInt, Section, Seed
@@ -27,3 +28,9 @@ class TrainingConfig(Section):
     weight_decay: NonNegativeFloat = 0.0
     seed: Seed = 0
     snapshots: PositiveInt | None = None
+
+    def rate(self, progress: float, epochs: int) -> float:
+        """The learning rate after so many epochs of all, by the schedule."""
+        if self.schedule == "constant":
+            return self.lr
+        return self.lr * 0.5 * (1 + math.cos(math.pi * progress / epochs))

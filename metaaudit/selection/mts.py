@@ -17,9 +17,9 @@ from functools import cached_property
 import numpy as np
 import torch
 from torch import Tensor
-from torch.func import grad, jvp, vmap
+from torch.func import grad, vmap
 
-from metaaudit.bilevel import Adaptation, Advance, TaskTensors, batch_gradients
+from metaaudit.bilevel import Adaptation, Advance, TaskTensors, along_weights, batch_gradients
 from metaaudit.config.mts import MtsConfig
 from metaaudit.config.training import TrainingConfig
 from metaaudit.errors import IncompleteError
@@ -96,7 +96,8 @@ class Selector:
                 optimiser.step()
                 layout = Layout.of(state.params)
                 step = layout.unflatten(gradient, state.params)
-                state = state.step(step, self._rate(progress), self.training.weight_decay)
+                rate = self.training.rate(progress, config.epochs)
+                state = state.step(step, rate, self.training.weight_decay)
                 advance(len(rows))
             _check_finite(epoch, loss, network)
             weights = network.weights(x).detach().double().cpu()
@@ -106,18 +107,13 @@ class Selector:
         return Selected(np.mean(kept[len(kept) // 2 :], axis=0), effective, losses)
 
     def _batches(self, epoch: int) -> Iterator[tuple[list[int], list[int], float]]:
-        """Rows of training and of held-out tasks, and how far training is, from 0 to 1."""
+        """Rows of training and of held-out tasks, and how many epochs are done."""
         rng, size = np.random.default_rng([self.seed, epoch]), self.config.batch
         order = rng.permutation(len(self.train)).tolist()
         for at in range(0, len(order), size):
             count = min(size, len(self.held_out))
             others = rng.choice(len(self.held_out), count, replace=False).tolist()
-            yield order[at : at + size], others, (epoch + at / len(order)) / self.config.epochs
-
-    def _rate(self, progress: float) -> float:
-        if self.training.schedule == "constant":
-            return self.training.lr
-        return self.training.lr * 0.5 * (1 + math.cos(math.pi * progress))
+            yield order[at : at + size], others, epoch + at / len(order)
 
     def _held_out(self, params: Params, gradient: Tensor, rows: list[int]) -> tuple[Tensor, float]:
         """Mean gradient ``[n_params]`` and loss of held-out tasks after the step that is judged."""
@@ -219,14 +215,10 @@ class _Instances(_Batch):
 
     def alignment(self, slope: Tensor) -> Tensor:
         tangent, scale = self.adaptation.unit_tangent(slope)
-        task_loss, params = self.adaptation.objective.task_loss, self.adaptation.params
+        objective, params = self.adaptation.objective, self.adaptation.params
 
         def along(w: Tensor, v: Tensor, data: TaskTensors) -> Tensor:
-            def by_weight(params: Params) -> Tensor:
-                return torch.cat(grad(task_loss, argnums=(1, 2))(params, w, v, data))
-
-            derivative: Tensor = jvp(by_weight, (params,), (tangent,))[1]
-            return derivative
+            return along_weights(objective, params, tangent, (w, v), data)
 
         found = torch.empty_like(self._weights)
         for data, weights, instances in self._parts():

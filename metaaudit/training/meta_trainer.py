@@ -67,7 +67,7 @@ class MetaTrainer:
         losses, hits = 0.0, 0.0
         rate = self.config.lr
         for position, rows in enumerate(batches):
-            rate = self._rate(state.epoch + position / len(batches))
+            rate = self.config.rate(state.epoch + position / len(batches), self.config.epochs)
             gradient, loss, accuracy = self._mean_gradient(state.params, rows)
             if not (math.isfinite(loss) and all(g.isfinite().all() for g in gradient.values())):
                 raise IncompleteError(
@@ -87,11 +87,6 @@ class MetaTrainer:
         if math.isfinite(loss):
             return f"a gradient of epoch {epoch} is not finite"
         return f"the loss of epoch {epoch} is {loss}"
-
-    def _rate(self, progress: float) -> float:
-        if self.config.schedule == "constant":
-            return self.config.lr
-        return self.config.lr * 0.5 * (1 + math.cos(math.pi * progress / self.config.epochs))
 
     def _mean_gradient(self, params: Params, rows: list[int]) -> tuple[Params, float, float]:
         """Gradient of the mean loss over some tasks, that loss, and the query accuracy."""

@@ -221,7 +221,7 @@ def trained(problem: Problem, weights: np.ndarray, seed: int) -> Params:
                 each = weights.reshape(-1, size)[rows]
                 parts = [mean_one(each[:, :n]), mean_one(each[:, n:])]
                 total += layout.flatten(slope(state.params, *parts, batch.data)).sum(0)
-            rate = config.lr * 0.5 * (1 + np.cos(np.pi * epoch / config.epochs))
+            rate = config.rate(epoch, config.epochs)
             step = layout.unflatten(total / len(some), state.params)
             state = state.step(step, rate, config.weight_decay)
     return state.params

@@ -220,9 +220,9 @@ def test_cosine_begins_at_the_rate_and_ends_near_zero() -> None:
     # The rate of the last of four batches of each epoch.
     expected = [0.005 * (1 + math.cos(math.pi * (e + 0.75) / 4)) for e in range(4)]
     assert [epoch.lr for epoch in done.log] == pytest.approx(expected, rel=1e-12)
-    assert trainer._rate(0) == 0.01
-    assert trainer._rate(2) == pytest.approx(0.005)
-    assert trainer._rate(4) == pytest.approx(0, abs=1e-15)
+    assert trainer.config.rate(0, trainer.config.epochs) == 0.01
+    assert trainer.config.rate(2, trainer.config.epochs) == pytest.approx(0.005)
+    assert trainer.config.rate(4, trainer.config.epochs) == pytest.approx(0, abs=1e-15)
 
 
 def test_constant_schedule() -> None:
