@@ -7,7 +7,7 @@ from collections.abc import Callable
 from metaaudit.inputs.task_set import TaskSet
 from metaaudit.keeping import Key
 from metaaudit.label_stages import LabelStages
-from metaaudit.methods import mts, pooled_ekfac, trak
+from metaaudit.methods import data_features, mts, pooled_ekfac, trak
 from metaaudit.stages import Stages
 
 Planned = dict[str, bool | None]
@@ -40,6 +40,7 @@ def planned(stages: Stages) -> Planned:
     if influence.method == "trak":
         both("margin gradients", trak.CACHED, stages.gradient_key)
     if influence.method == "mts":
+        add("features", data_features.CACHED, data_features.features_key(stages))
         for unit in mts.UNITS:
             add(f"learned weights of {unit}", f"mts-{unit}", mts.learned_key(stages))
     if mislabel.signal == "self-influence":

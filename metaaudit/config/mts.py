@@ -8,7 +8,7 @@ from pydantic import Field
 
 from metaaudit.config.section import NonNegativeFloat, PositiveFloat, PositiveInt, Section
 
-FeatureGroup = Literal["positions", "dynamics", "embedding"]
+FeatureGroup = Literal["positions", "dynamics", "held-out", "label", "embedding"]
 
 
 class MtsConfig(Section):
@@ -25,7 +25,8 @@ class MtsConfig(Section):
         hidden: Width of its two hidden layers.
         weights: Divided by their ``sum`` over the batch, or by ``softmax``.
         features: What it looks at: ``positions`` in the embedding of the task, ``dynamics`` along
-            the inner steps, the ``embedding`` itself.
+            the inner steps and, where there are several, the checkpoints, ``held-out``: cosines to
+            instances of evaluation tasks, the ``label``, the ``embedding`` itself.
     """
 
     start: Literal["scratch", "checkpoint"] = "scratch"
@@ -37,5 +38,5 @@ class MtsConfig(Section):
     hidden: PositiveInt = 100
     weights: Literal["sum", "softmax"] = "sum"
     features: Annotated[list[FeatureGroup], Field(min_length=1)] = Field(
-        default=["positions", "dynamics"]
+        default=["positions", "dynamics", "held-out"]
     )

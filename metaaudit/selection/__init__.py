@@ -1,7 +1,7 @@
 """Learned selection of data, and how noisy the gradients are that bilevel estimates rest on."""
 
 from metaaudit.selection.dynamics import DYNAMICS, dynamics
-from metaaudit.selection.features import Observer, standardised, task_features
+from metaaudit.selection.features import Observer, Seen, features_of, standardised, task_features
 from metaaudit.selection.gsnr import (
     FEWEST,
     Floats,
@@ -13,21 +13,25 @@ from metaaudit.selection.gsnr import (
 )
 from metaaudit.selection.meta_network import MetaNetwork, effective_batch, weight_slopes
 from metaaudit.selection.mts import Selected, Selector
-from metaaudit.selection.positions import POSITIONS, positions
+from metaaudit.selection.positions import HELD_OUT, POSITIONS, beside_held_out, positions
 
 __all__ = [
     "DYNAMICS",
     "FEWEST",
+    "HELD_OUT",
     "POSITIONS",
     "Floats",
     "MetaNetwork",
     "Observer",
+    "Seen",
     "Selected",
     "Selector",
     "SignalToNoise",
+    "beside_held_out",
     "by_parameter",
     "dynamics",
     "effective_batch",
+    "features_of",
     "gram",
     "measured_agreement",
     "positions",

@@ -20,23 +20,27 @@ DYNAMICS = (
     "variability",
     "forgetting",
     "el2n",
+    "gradient_norm",
 )
 """Names of the features, in order."""
 
 
-def dynamics(log_probabilities: Floats, labels: Ints) -> Floats:
-    """The features ``[n, 10]`` of the instances of a task, along some steps.
+def dynamics(log_probabilities: Floats, labels: Ints, embedding: Floats) -> Floats:
+    """The features ``[n, 11]`` of the instances of a task, along some steps.
 
     Cross-entropy at the first and the last step, its mean and standard deviation; those of the
     margin, the log-probability of the given label less that of the likeliest other one;
     ``confidence`` and ``variability``, mean and standard deviation of the given label's probability
     (Swayamdipta et al., 2020, section 2); ``forgetting``, how often it was right at one step and
-    wrong at the next (Toneva et al., 2019, section 3); ``el2n``, the norm of the probabilities less
-    the one-hot label, here at the last step (Paul et al., 2021, definition 2.3).
+    wrong at the next (Toneva et al., 2019, section 3). At the last step ``el2n``, the norm of the
+    probabilities less the one-hot label, and ``gradient_norm``, that of the loss's gradient in a
+    linear last layer, the norm of their outer product with the embedding and a 1 (EL2N and GraNd of
+    Paul et al., 2021, definitions 2.3 and 2.1, who take means over several early networks).
 
     Args:
         log_probabilities: ``[steps, n, n_outputs]``, at least one step.
         labels: ``[n]``.
+        embedding: ``[n, width]``, what the last layer sees at the last step.
     """
     at = np.arange(len(labels))
     given = log_probabilities[:, at, labels]
@@ -46,6 +50,7 @@ def dynamics(log_probabilities: Floats, labels: Ints) -> Floats:
     probability, right = np.exp(given), margin > 0
     last = np.exp(log_probabilities[-1])
     last[at, labels] -= 1
+    error = np.linalg.norm(last, axis=1)
     return np.column_stack(
         [
             -given[0],
@@ -57,6 +62,7 @@ def dynamics(log_probabilities: Floats, labels: Ints) -> Floats:
             probability.mean(axis=0),
             probability.std(axis=0),
             (right[:-1] & ~right[1:]).sum(axis=0),
-            np.linalg.norm(last, axis=1),
+            error,
+            error * np.sqrt(1 + (embedding**2).sum(axis=1)),
         ]
     )

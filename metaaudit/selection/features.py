@@ -1,8 +1,8 @@
-"""What a meta-network looks at: positions and dynamics of every instance, and of every task."""
+"""What a meta-network looks at: features of every instance, and of every task."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,70 +15,104 @@ from metaaudit.inputs.task_set import Ints, TaskSet
 from metaaudit.learners import Forward
 from metaaudit.models import Params
 from metaaudit.selection.dynamics import dynamics
-from metaaudit.selection.positions import positions
+from metaaudit.selection.positions import beside_held_out, positions
 
 Floats = np.ndarray
 
-FEATURES: dict[FeatureGroup, Callable[[Floats, Ints], Floats]] = {
-    "positions": positions,
-    "dynamics": dynamics,
-    "embedding": lambda embedding, _: embedding,
-}
+
+@dataclass(frozen=True)
+class Seen:
+    """What a learner made of the instances of a task, support before query.
+
+    Attributes:
+        labels: ``[n]``.
+        log_probabilities: ``[steps, n, n_outputs]``, along the inner steps.
+        embedding: ``[n, width]``, what the last layer sees after adaptation.
+        before: ``[n, width]``, likewise before adaptation.
+    """
+
+    labels: Ints
+    log_probabilities: Floats
+    embedding: Floats
+    before: Floats
 
 
 @dataclass(frozen=True)
 class Observer:
-    """Looks at the instances of a task while a learner adapts to it.
+    """Looks at the instances of tasks while a learner adapts to them.
 
     Attributes:
         steps: The objective with every number of inner steps from none to the learner's own; with
             that alone where it takes no steps.
-        embed: The network before its last layer, at adapted parameters.
-        groups: Which features are taken.
+        embed: The network before its last layer.
+        params: Meta-parameters.
+        batching: How many tasks are computed at once, and where.
     """
 
     steps: Sequence[Objective]
     embed: Forward
-    groups: tuple[FeatureGroup, ...]
+    params: Params
+    batching: Batching
 
-    def features(
-        self,
-        params: Params,
-        task_set: TaskSet,
-        batching: Batching,
-        advance: Advance = lambda _: None,
-    ) -> Floats:
-        """``[n_instances, width]``, in the task set's order of instances.
+    def seen(self, task_set: TaskSet, advance: Advance = lambda _: None) -> list[Seen]:
+        """What there is to see of every task.
 
         Args:
-            params: Meta-parameters.
             task_set: The tasks.
-            batching: How many are computed at once, and where.
             advance: Told of progress.
         """
-        found: list[tuple[Ints, Floats]] = []
-        for batch in batching.batches(task_set):
-            values = self._values(params, batch)
-            for place, row in enumerate(batch.rows):
-                labels = task_set.tasks[row].pooled_labels
-                parts = [FEATURES[group](values[group][place], labels) for group in self.groups]
-                found.append((batch.instances[place], np.concatenate(parts, axis=1)))
+        found: dict[int, Seen] = {}
+        for batch in self.batching.batches(task_set):
+            log_p = torch.stack([self._log_p(objective, batch) for objective in self.steps], dim=1)
+            each = (log_p, *(self._embedded(self.steps[at], batch) for at in (-1, 0)))
+            for row, *values in zip(batch.rows, *map(_array, each), strict=True):
+                found[row] = Seen(task_set.tasks[row].pooled_labels, *values)
             advance(len(batch.rows))
-        result = np.empty((task_set.n_instances, found[0][1].shape[1]))
-        for instances, part in found:
-            result[instances] = part
-        return result
+        return [found[row] for row in range(len(task_set))]
 
-    def _values(self, params: Params, batch: TaskBatch) -> dict[FeatureGroup, Floats]:
-        """What the features of each task of a batch are computed from."""
-        last = self.steps[-1]
-        log_p = [_pooled(o.forward, o, params, batch).log_softmax(-1) for o in self.steps]
-        embedded = _array(_pooled(self.embed, last, params, batch).flatten(2))
-        return {
-            "positions": embedded,
-            "dynamics": _array(torch.stack(log_p, dim=1)),
-            "embedding": embedded,
-        }
+    def before(self, task_set: TaskSet) -> Floats:
+        """``[n_instances, width]``: embeddings before adaptation, in no particular order.
+
+        Args:
+            task_set: The tasks.
+        """
+        batches = self.batching.batches(task_set)
+        parts = [_array(self._embedded(self.steps[0], batch).flatten(0, 1)) for batch in batches]
+        return np.concatenate(parts)
+
+    def _log_p(self, objective: Objective, batch: TaskBatch) -> Tensor:
+        return _pooled(objective.forward, objective, self.params, batch).log_softmax(-1)
+
+    def _embedded(self, objective: Objective, batch: TaskBatch) -> Tensor:
+        return _pooled(self.embed, objective, self.params, batch).flatten(2)
+
+
+def features_of(
+    trajectory: Sequence[Seen], groups: Sequence[FeatureGroup], held_out: Floats | None = None
+) -> Floats:
+    """``[n, width]``: the features of the instances of a task.
+
+    Args:
+        trajectory: What each of some checkpoints made of the task, in the order of training: what
+            is no dynamics is of the last.
+        groups: Which features are taken.
+        held_out: ``[m, width]``, embeddings of held-out instances before adaptation; only
+            ``held-out`` needs it.
+    """
+    last = trajectory[-1]
+    log_p = np.concatenate([one.log_probabilities for one in trajectory])
+
+    def group(name: FeatureGroup) -> Floats:
+        if name == "positions":
+            return positions(last.embedding, last.labels)
+        if name == "dynamics":
+            return dynamics(log_p, last.labels, last.embedding)
+        if name == "held-out":
+            assert held_out is not None
+            return beside_held_out(last.before, held_out)
+        return last.embedding if name == "embedding" else np.eye(log_p.shape[2])[last.labels]
+
+    return np.concatenate([group(name) for name in groups], axis=1)
 
 
 def task_features(of_instances: Floats, task_set: TaskSet) -> Floats:

@@ -1,8 +1,8 @@
-"""Where an instance lies among the others of its task, in an embedding.
+"""Where an instance lies in an embedding: among the others of its task, and beside held-out ones.
 
 The inputs of the meta-network of arXiv 2606.00571 (appendix) that need no generator, with a task in
-place of a data set: cosines, neighbours and ranks. All are of instances as they are labelled, and
-an instance is never compared with itself.
+place of a data set: cosines, neighbours and ranks. Within a task they are of instances as they are
+labelled, and an instance is never compared with itself.
 """
 
 from __future__ import annotations
@@ -26,7 +26,10 @@ POSITIONS = (
     "density",
     "distance_rank",
 )
-"""Names of the features, in order."""
+"""Names of the features within a task, in order."""
+
+HELD_OUT = (*(f"held_out_{number}" for number in range(1, CLOSEST + 1)), "held_out_mean")
+"""Names of the features beside held-out data, in order."""
 
 
 def positions(embedding: npt.NDArray[np.floating], labels: Ints) -> Floats:
@@ -57,6 +60,20 @@ def positions(embedding: npt.NDArray[np.floating], labels: Ints) -> Floats:
     )
 
 
+def beside_held_out(embedding: npt.NDArray[np.floating], held_out: Floats) -> Floats:
+    """The features ``[n, 4]`` of instances beside held-out ones, whatever the classes of both.
+
+    The three largest cosines to held-out instances, falling, 0 where there are fewer, and the
+    cosine to their mean.
+
+    Args:
+        embedding: ``[n, width]``, of a network that all of them see.
+        held_out: ``[m, width]``, likewise; at least one.
+    """
+    unit, others = _unit(embedding.astype(np.float64)), _unit(held_out.astype(np.float64))
+    return np.column_stack([*_closest(unit @ others.T), unit @ _unit(others.mean(axis=0))])
+
+
 def _unit(rows: Floats) -> Floats:
     length = np.linalg.norm(rows, axis=-1, keepdims=True)
     scaled: Floats = rows / np.where(length > 0, length, 1.0)
@@ -76,8 +93,10 @@ def _centroids(unit: Floats, labels: Ints) -> tuple[Floats, Floats]:
 
 def _closest(within: Floats) -> Floats:
     """``[3, n]``: the largest cosines, 0 where a class has fewer others."""
-    largest = -np.sort(-within, axis=1)[:, :CLOSEST]
-    missing = CLOSEST - largest.shape[1]
+    count = min(CLOSEST, within.shape[1])
+    parted = np.partition(within, within.shape[1] - count, axis=1)
+    largest = -np.sort(-parted[:, within.shape[1] - count :], axis=1)
+    missing = CLOSEST - count
     padded = np.pad(largest, ((0, 0), (0, missing)), constant_values=-np.inf)
     return np.where(np.isfinite(padded), padded, 0.0).T
 

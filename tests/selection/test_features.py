@@ -6,8 +6,16 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+import torch
 
-from metaaudit.selection import DYNAMICS, POSITIONS, dynamics, positions
+from metaaudit.selection import (
+    DYNAMICS,
+    HELD_OUT,
+    POSITIONS,
+    beside_held_out,
+    dynamics,
+    positions,
+)
 
 LABELS = np.array([0, 1, 2, 0, 1, 2, 0, 1, 0, 3])
 
@@ -87,7 +95,8 @@ def test_dynamics() -> None:
     rng = np.random.default_rng(4)
     logits = rng.standard_normal((6, len(LABELS), 4)) * 2
     log_p = logits - np.logaddexp.reduce(logits, axis=2, keepdims=True)
-    found = named(dynamics(log_p, LABELS), DYNAMICS)
+    embedding = rng.standard_normal((len(LABELS), 3))
+    found = named(dynamics(log_p, LABELS, embedding), DYNAMICS)
     for i, label in enumerate(LABELS):
         given = [step[i, label] for step in log_p]
         margin = [step[i, label] - max(np.delete(step[i], label)) for step in log_p]
@@ -109,8 +118,32 @@ def test_dynamics() -> None:
             assert found[name][i] == pytest.approx(value), name
 
 
+def test_the_norm_of_the_last_layers_gradient() -> None:
+    generator = torch.Generator().manual_seed(0)
+    layer = torch.nn.Linear(3, 4).double()
+    x = torch.randn(len(LABELS), 3, generator=generator, dtype=torch.float64)
+    log_p = layer(x).log_softmax(-1)
+    found = named(dynamics(log_p.detach().numpy()[None], LABELS, x.numpy()), DYNAMICS)
+    for i, label in enumerate(LABELS):
+        gradients = torch.autograd.grad(-log_p[i, label], layer.parameters(), retain_graph=True)
+        norm = torch.cat([g.flatten() for g in gradients]).norm()
+        assert found["gradient_norm"][i] == pytest.approx(float(norm))
+
+
+@pytest.mark.parametrize("count", [1, 2, 7])
+def test_cosines_to_held_out_instances(embedding: np.ndarray, count: int) -> None:
+    held_out = np.random.default_rng(9).standard_normal((count, 4))
+    found = named(beside_held_out(embedding, held_out), HELD_OUT)
+    unit = [row / np.linalg.norm(row) for row in held_out]
+    for i, row in enumerate(embedding):
+        nearest = sorted((cosine(row, other) for other in held_out), reverse=True)
+        for rank, expected in enumerate([*nearest, 0.0, 0.0][:3], start=1):
+            assert found[f"held_out_{rank}"][i] == pytest.approx(expected)
+        assert found["held_out_mean"][i] == pytest.approx(cosine(row, np.mean(unit, axis=0)))
+
+
 def test_one_step_has_no_spread() -> None:
     log_p = np.log(np.full((1, 2, 2), 0.5))
-    found = named(dynamics(log_p, np.array([0, 1])), DYNAMICS)
+    found = named(dynamics(log_p, np.array([0, 1]), np.zeros((2, 1))), DYNAMICS)
     for name in ("loss_std", "margin_std", "variability", "forgetting"):
         assert (found[name] == 0).all()

@@ -3,27 +3,40 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from sklearn.metrics import roc_auc_score
 
 from metaaudit.bilevel import total_gradients
 from metaaudit.config.mts import MtsConfig
 from metaaudit.demo import digit_tasks
+from metaaudit.inputs.task_set import TaskSet
 from metaaudit.loading import assemble
-from metaaudit.methods.mts import observer_of
-from metaaudit.models import Layout, Params
+from metaaudit.methods.data_features import data_features, observer_of
+from metaaudit.models import Head, Layout, Params
 from metaaudit.problem import Problem
-from metaaudit.selection import DYNAMICS, POSITIONS, MetaNetwork, Selector, standardised
+from metaaudit.selection import (
+    DYNAMICS,
+    HELD_OUT,
+    POSITIONS,
+    MetaNetwork,
+    Selector,
+    beside_held_out,
+    standardised,
+)
 from metaaudit.selection.mts import _Batch, _Instances, _Tasks
 from metaaudit.training import MetaTrainer, TrainingState, flip_labels
 from tests.methods.small_given import (
     at_batch,
     configured,
     digit_problem,
+    given,
+    moved,
     scores,
     small_problem,
 )
@@ -41,8 +54,8 @@ def nothing(_: int) -> None:
     """Progress that nobody follows."""
 
 
-def features(problem: Problem) -> np.ndarray:
-    return observer_of(problem).features(problem.template, problem.train, problem.batching)
+def features(problem: Problem, params: Params | None = None) -> np.ndarray:
+    return data_features(given(problem, params).stages)
 
 
 @pytest.mark.parametrize("normalisation", ["sum", "softmax"])
@@ -94,17 +107,69 @@ def test_equal_weights_train_as_without_any() -> None:
         np.testing.assert_allclose(found.numpy(), expected, rtol=1e-10, atol=1e-14)
 
 
+WIDTHS = {
+    "positions": len(POSITIONS),
+    "dynamics": len(DYNAMICS),
+    "held-out": len(HELD_OUT),
+    "label": 3,
+    "embedding": 3,
+}
+
+
+def with_features(*groups: str, **more: Any) -> Problem:
+    asked = {"influence.method": "mts", "influence.mts.features": list(groups)}
+    return digit_problem({**asked, **more})
+
+
 def test_features_are_those_that_are_asked_for() -> None:
-    problem = digit_problem({"influence.method": "mts"})
-    both = features(problem)
-    assert both.shape == (problem.train.n_instances, len(POSITIONS) + len(DYNAMICS))
-    for group, names in (("positions", POSITIONS), ("dynamics", DYNAMICS)):
-        some = {"influence.method": "mts", "influence.mts.features": [group]}
-        alone = digit_problem(some)
-        first = 0 if group == "positions" else len(POSITIONS)
-        np.testing.assert_array_equal(features(alone), both[:, first : first + len(names)])
-    embedding = {"influence.method": "mts", "influence.mts.features": ["embedding"]}
-    assert features(digit_problem(embedding)).shape == (problem.train.n_instances, 3)
+    problem = with_features(*WIDTHS)
+    every = features(problem)
+    assert every.shape == (problem.train.n_instances, sum(WIDTHS.values()))
+    first = 0
+    for group, width in WIDTHS.items():
+        alone = features(with_features(group))
+        np.testing.assert_array_equal(alone, every[:, first : first + width])
+        first += width
+
+
+def test_the_label_is_one_of_all() -> None:
+    problem = with_features("label")
+    labels = np.concatenate([task.pooled_labels for task in problem.train.tasks])
+    np.testing.assert_array_equal(features(problem), np.eye(3)[labels])
+
+
+def test_held_out_instances_are_seen_before_adaptation() -> None:
+    problem = with_features("held-out")
+    params = problem.template
+    head = Head.of(problem.model, problem.train.pool.input_shape)
+
+    def embedded(task_set: TaskSet) -> np.ndarray:
+        rows = np.concatenate([[*t.support, *t.query] for t in task_set.tasks])
+        x = torch.from_numpy(task_set.pool.values(rows)).double()
+        return head.features(params, x).flatten(1).numpy()
+
+    expected = beside_held_out(embedded(problem.train), embedded(problem.evaluation))
+    np.testing.assert_allclose(features(problem), expected, rtol=1e-9, atol=1e-12)
+
+
+def test_several_checkpoints_are_a_trajectory(tmp_path: Path) -> None:
+    """Of which the dynamics are along all, and all else of the last."""
+    start = with_features("dynamics", "positions")
+    params = [start.template, moved(start, 1)]
+    paths = [tmp_path / f"{number}.safetensors" for number in range(2)]
+    for path, own in zip(paths, params, strict=True):
+        save_file({name: p.contiguous() for name, p in own.items()}, path)
+    asked = {"checkpoint": [str(path) for path in paths]}
+    both = with_features("dynamics", "positions", **asked)
+    found, alone = features(both), [features(start, own) for own in params]
+    named = DYNAMICS.index
+    for name, of in (("loss_first", 0), ("loss_last", 1), ("el2n", 1), ("gradient_norm", 1)):
+        column = named(name)
+        np.testing.assert_allclose(found[:, column], alone[of][:, column], rtol=1e-9)
+    mean = np.mean([one[:, named("loss_mean")] for one in alone], axis=0)
+    np.testing.assert_allclose(found[:, named("loss_mean")], mean, rtol=1e-9)
+    np.testing.assert_allclose(found[:, len(DYNAMICS) :], alone[1][:, len(DYNAMICS) :], rtol=1e-9)
+    np.testing.assert_array_equal(features(both, params[0]), features(both, params[1]))
 
 
 def test_features_do_not_depend_on_the_task_batch() -> None:
@@ -118,7 +183,7 @@ def test_features_do_not_depend_on_the_task_batch() -> None:
 def test_every_learner_has_features(name: str) -> None:
     steps = {"inner_lr": 0.3, "steps": 2} if name in ("maml", "anil") else {}
     problem = digit_problem({"influence.method": "mts", "learner": {"name": name, **steps}})
-    assert len(observer_of(problem).steps) == (3 if steps else 1)
+    assert len(observer_of(problem, problem.template).steps) == (3 if steps else 1)
     found = features(problem)
     assert np.isfinite(found).all()
     no_steps = found[:, [len(POSITIONS) + DYNAMICS.index("variability")]]
@@ -180,7 +245,7 @@ def test_wrong_labels_lose_weight() -> None:
     )
     trainer = MetaTrainer(problem.as_trained, problem.train, problem.config.training)
     params = trainer.run(TrainingState.initial(problem.template), lambda _: None).params
-    x = observer_of(problem).features(params, problem.train, problem.batching)
+    x = features(problem, params)
     chosen = selector(problem, epochs=8, hidden=32, batch=20, lr=0.005)
     found = chosen.instances(problem.template, x, nothing)
     assert found.held_out_loss[-1] < found.held_out_loss[0]
