@@ -68,6 +68,39 @@ class Keeping:
                 self._tell(label, total, advance)
             return self.team.sent(arrays)
 
+    def in_turns(
+        self,
+        name: str,
+        stage: str,
+        depends_on: Key,
+        turn: Callable[[int, Arrays | None, Advance], Arrays],
+        finish: Callable[[Arrays], Arrays],
+        turns: int,
+        each: int,
+    ) -> Arrays:
+        """A stage in which every turn goes on from what the one before gave; one process does all.
+
+        The last turn that was finished is kept until all are: what is interrupted goes on from it.
+
+        Args:
+            name: What its arrays are.
+            stage: What it is called.
+            depends_on: All that the arrays depend on.
+            turn: Gives the arrays after a turn, from how many there were and what the last gave.
+            finish: Takes those of the last turn to the arrays of the stage.
+            turns: How many.
+            each: Units of work of a turn.
+        """
+
+        def compute(advance: Advance) -> Arrays:
+            return finish(_Turns(self.cache, name, depends_on, turn, advance).after(turns, each))
+
+        arrays = self.whole(name, stage, depends_on, compute, turns * each)
+        if self.team.first and self.cache.holds(name, depends_on):
+            for number in range(1, turns):
+                self.cache.forget(name, _turn_key(depends_on, number))
+        return arrays
+
     def by_task(
         self,
         name: str,
@@ -113,6 +146,60 @@ class Keeping:
         use = self.cache.uses[label]
         if use.status == "hit":
             advance(total, f"from the cache, {use.saved_s:.1f} s saved")
+
+
+@dataclass(frozen=True)
+class _Turns:
+    """The turns of a stage."""
+
+    cache: FactorCache
+    name: str
+    depends_on: Key
+    turn: Callable[[int, Arrays | None, Advance], Arrays]
+    advance: Advance
+
+    def after(self, turns: int, each: int) -> Arrays:
+        """What so many turns give."""
+        kept = (number for number in range(turns - 1, 0, -1) if self._holds(number))
+        first, arrays = next(kept, 0), None
+        if first:
+            arrays = self._kept(first, lambda: self._from_start(first))
+            self.advance(first * each, "kept from before")
+        for number in range(first + 1, turns + 1):
+            arrays = self._next(number, arrays, keep=number < turns)
+        assert arrays is not None  # there is at least one turn
+        return arrays
+
+    def _next(self, number: int, before: Arrays | None, *, keep: bool) -> Arrays:
+        def compute() -> Arrays:
+            return self.turn(number - 1, before, self.advance)
+
+        if not keep:
+            return compute()
+        found = self._kept(number, compute)
+        if self._holds(number):
+            self.cache.forget(self.name, _turn_key(self.depends_on, number - 1))
+        return found
+
+    def _from_start(self, turns: int) -> Arrays:
+        """Where what was kept is damaged."""
+        arrays = None
+        for number in range(turns):
+            arrays = self.turn(number, arrays, lambda *_: None)
+        assert arrays is not None
+        return arrays
+
+    def _kept(self, number: int, compute: Callable[[], Arrays]) -> Arrays:
+        return self.cache.get(
+            self.name, _turn_key(self.depends_on, number), compute, worth_s=WORTH_S
+        )
+
+    def _holds(self, number: int) -> bool:
+        return self.cache.holds(self.name, _turn_key(self.depends_on, number))
+
+
+def _turn_key(depends_on: Key, number: int) -> Key:
+    return {**depends_on, "turn": number}
 
 
 @dataclass

@@ -18,6 +18,7 @@ from metaaudit import audit, keeping, stages
 from metaaudit.cache import items
 from metaaudit.config import load_config
 from metaaudit.console import silent
+from metaaudit.selection import Selector
 from tests.small import Case, digits, files, run_content, succeeds, write_case
 
 
@@ -76,6 +77,38 @@ def test_a_run_goes_on_after_any_part(
     assert run_content(case.run) == expected
     names = [item.name for item in items(tmp_path / "other")]
     assert len(names) == len([item.name for item in items(cache_dir)])  # no part is left
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_learned_selection_goes_on_after_any_epoch(
+    case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damaged: bool
+) -> None:
+    settings = ("method=mts", "mts.epochs=3", "mts.batch=4")
+    flags = [part for one in settings for part in ("--set", f"influence.{one}")]
+    expected = run_content(case.score("whole", *flags))
+    monkeypatch.setenv("METAAUDIT_CACHE_DIR", str(tmp_path / "other"))
+    ran: list[tuple[Any, int]] = []
+    epoch = Selector.epoch
+
+    def stopping(self: Selector, number: int, *rest: Any) -> Any:
+        if number and (self.unit, number) not in ran:
+            ran.append((self.unit, number))
+            raise Stopped
+        return epoch(self, number, *rest)
+
+    monkeypatch.setattr(Selector, "epoch", stopping)
+    config = load_config(case.config, [f"influence.{one}" for one in settings])
+    for _ in range(4):  # after the first and the second epoch of tasks, and of instances
+        with pytest.raises(Stopped):
+            audit.run(config, case.run, silent())
+        kept = list((tmp_path / "other").glob(f"mts-{'tasks' if len(ran) < 3 else 'instances'}-*"))
+        assert len([path for path in kept if path.suffix == ".h5"]) == 1
+        if damaged:
+            kept[0].write_bytes(b"no HDF5")
+    audit.run(config, case.run, silent())
+    assert run_content(case.run) == expected
+    names = sorted(item.name for item in items(tmp_path / "other"))
+    assert [name for name in names if name.startswith("mts")] == ["mts-instances", "mts-tasks"]
 
 
 @pytest.mark.slow

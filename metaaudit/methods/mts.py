@@ -11,10 +11,16 @@ from metaaudit.manifest import unsolved
 from metaaudit.methods.base import Given, MethodScores
 from metaaudit.methods.data_features import data_features, features_key
 from metaaudit.problem import Problem
-from metaaudit.selection import Selector
+from metaaudit.selection import (
+    Selector,
+    WeightedBatch,
+    WeightedInstances,
+    WeightedTasks,
+    task_features,
+)
 from metaaudit.stages import Stages
 
-UNITS = {"tasks": Selector.tasks, "instances": Selector.instances}
+UNITS: dict[str, type[WeightedBatch]] = {"tasks": WeightedTasks, "instances": WeightedInstances}
 """What is weighted, each in a training run of its own."""
 
 
@@ -51,23 +57,26 @@ def _weights(stages: Stages, unit: str, features: np.ndarray) -> Arrays:
     """What the meta-network came to, by the names of ``Selected``."""
     problem = stages.problem
     config = problem.config.influence.mts
-    selector = selector_of(problem)
+    selector = selector_of(problem, UNITS[unit])
     start = stages.weights.params if config.start == "checkpoint" else problem.template
+    own = task_features(features, problem.train) if unit == "tasks" else features
 
-    def compute(advance: Advance) -> Arrays:
-        found = UNITS[unit](selector, start, features, advance)
-        return {name: np.asarray(values) for name, values in vars(found).items()}
+    def turn(number: int, before: Arrays | None, advance: Advance) -> Arrays:
+        return selector.epoch(number, before, start, own, advance)
 
-    total, key = config.epochs * len(problem.train), learned_key(stages)
-    name, stage = f"mts-{unit}", f"learned weights of {unit}"
-    return stages.keeping.whole(name, stage, key, compute, total)
+    def finish(arrays: Arrays) -> Arrays:
+        return dict(vars(selector.selected(arrays)))
+
+    name, stage, key = f"mts-{unit}", f"learned weights of {unit}", learned_key(stages)
+    parts = (turn, finish, config.epochs, len(problem.train))
+    return stages.keeping.in_turns(name, stage, key, *parts)
 
 
-def selector_of(problem: Problem) -> Selector:
+def selector_of(problem: Problem, unit: type[WeightedBatch]) -> Selector:
     """What learns the weights of a problem's data."""
     config = problem.config
     parts = (problem.unrolled, problem.train, problem.evaluation, config.influence.mts)
-    return Selector(*parts, config.training, config.influence.seed)
+    return Selector(unit, *parts, config.training, config.influence.seed)
 
 
 def learned_key(stages: Stages) -> Key:

@@ -14,6 +14,11 @@ from metaaudit.selection.gsnr import (
 from metaaudit.selection.meta_network import MetaNetwork, effective_batch, weight_slopes
 from metaaudit.selection.mts import Selected, Selector
 from metaaudit.selection.positions import HELD_OUT, POSITIONS, beside_held_out, positions
+from metaaudit.selection.weighted_batch import (
+    WeightedBatch,
+    WeightedInstances,
+    WeightedTasks,
+)
 
 __all__ = [
     "DYNAMICS",
@@ -27,6 +32,9 @@ __all__ = [
     "Selected",
     "Selector",
     "SignalToNoise",
+    "WeightedBatch",
+    "WeightedInstances",
+    "WeightedTasks",
     "beside_held_out",
     "by_parameter",
     "dynamics",

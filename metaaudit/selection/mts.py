@@ -9,25 +9,24 @@ weight acts through the adaptation as well, ``d/d omega [g . D L_k]``.
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.func import grad, vmap
 
-from metaaudit.bilevel import Adaptation, Advance, TaskTensors, along_weights, batch_gradients
+from metaaudit.bilevel import Adaptation, Advance, batch_gradients
+from metaaudit.cache import Arrays
 from metaaudit.config.mts import MtsConfig
 from metaaudit.config.training import TrainingConfig
 from metaaudit.errors import IncompleteError
-from metaaudit.inputs.task_set import Ints, TaskSet
+from metaaudit.inputs.task_set import TaskSet
 from metaaudit.models import Layout, Params
-from metaaudit.selection.features import standardised, task_features
+from metaaudit.selection.features import standardised
+from metaaudit.selection.learning import Learning
 from metaaudit.selection.meta_network import MetaNetwork, effective_batch
-from metaaudit.training import TrainingState
+from metaaudit.selection.weighted_batch import WeightedBatch
 
 Floats = np.ndarray
 
@@ -43,8 +42,8 @@ class Selected:
     """
 
     weights: Floats
-    effective: list[float]
-    held_out_loss: list[float]
+    effective: Floats
+    held_out_loss: Floats
 
 
 @dataclass(frozen=True)
@@ -52,6 +51,7 @@ class Selector:
     """Trains a learner and the meta-network beside it.
 
     Attributes:
+        unit: What is weighted.
         adaptation: Gives the adaptation of tasks at meta-parameters.
         train: Training tasks.
         held_out: Tasks whose loss decides.
@@ -60,6 +60,7 @@ class Selector:
         seed: Of weights and orders.
     """
 
+    unit: type[WeightedBatch]
     adaptation: Callable[[Params, TaskSet], Adaptation]
     train: TaskSet
     held_out: TaskSet
@@ -67,44 +68,60 @@ class Selector:
     training: TrainingConfig
     seed: int
 
-    def tasks(self, start: Params, features: Floats, advance: Advance) -> Selected:
-        """Weights of tasks, from features ``[n_instances, width]`` of their instances."""
-        return self._select(_Tasks, start, task_features(features, self.train), advance)
+    def epoch(
+        self, number: int, before: Arrays | None, start: Params, features: Floats, advance: Advance
+    ) -> Arrays:
+        """One more epoch.
 
-    def instances(self, start: Params, features: Floats, advance: Advance) -> Selected:
-        """Weights of instances, from their features ``[n_instances, width]``."""
-        return self._select(_Instances, start, features, advance)
+        Args:
+            number: How many there were.
+            before: What the one before gave; nothing of the first.
+            start: Meta-parameters that the first begins with.
+            features: ``[n_items, width]`` of what is weighted.
+            advance: Told of progress.
 
-    def _select(
-        self, unit: type[_Batch], start: Params, features: Floats, advance: Advance
-    ) -> Selected:
-        config, like = self.config, next(iter(start.values()))
-        x = torch.from_numpy(standardised(features)).to(like)
-        network = MetaNetwork.new(x.shape[1], config.hidden, config.weights, self.seed, like)
-        optimiser = torch.optim.AdamW(
-            network.layers.parameters(), lr=config.lr, weight_decay=config.weight_decay
-        )
-        state, kept, effective, losses = TrainingState.initial(start), [], [], []
-        for epoch in range(config.epochs):
-            for rows, others, progress in self._batches(epoch):
-                some = self.adaptation(state.params, self.train.select(rows))
-                batch = unit(some, network, x[unit.items(self.train, rows)], config.lookahead)
-                gradient = batch.gradient()
-                slope, loss = self._held_out(state.params, gradient, others)
-                optimiser.zero_grad()
-                batch.gain(batch.alignment(slope)).backward()  # type: ignore[no-untyped-call]
-                optimiser.step()
-                layout = Layout.of(state.params)
-                step = layout.unflatten(gradient, state.params)
-                rate = self.training.rate(progress, config.epochs)
-                state = state.step(step, rate, self.training.weight_decay)
-                advance(len(rows))
-            _check_finite(epoch, loss, network)
-            weights = network.weights(x).detach().double().cpu()
-            kept.append(weights.numpy())
-            effective.append(effective_batch(weights / weights.sum()) / len(weights))
-            losses.append(loss)
-        return Selected(np.mean(kept[len(kept) // 2 :], axis=0), effective, losses)
+        Returns:
+            All that the next epoch, or ``selected``, needs.
+
+        Raises:
+            IncompleteError: Numbers are not finite.
+        """
+        x = torch.from_numpy(standardised(features)).to(next(iter(start.values())))
+        learning = Learning.begun(start, self.config, x.shape[1], self.seed)
+        if before is not None:
+            learning.restore(before)
+        for rows, others, progress in self._batches(number):
+            loss = self._step(learning, x, rows, others, progress)
+            advance(len(rows))
+        _check_finite(number, loss, learning.network)
+        weights = learning.network.weights(x).detach().double().cpu()
+        effective = effective_batch(weights / weights.sum()) / len(weights)
+        learning.note(weights=weights.numpy(), effective=effective, held_out_loss=loss)
+        return learning.arrays()
+
+    def selected(self, arrays: Arrays) -> Selected:
+        """What the meta-network came to, from what the last epoch gave."""
+        weights = arrays["weights"]
+        settled = weights[len(weights) // 2 :].mean(axis=0)
+        return Selected(settled, arrays["effective"], arrays["held_out_loss"])
+
+    def _step(
+        self, learning: Learning, x: Tensor, rows: list[int], others: list[int], progress: float
+    ) -> float:
+        """One step of both; the loss of held-out tasks after the one that is judged."""
+        params = learning.state.params
+        some = self.adaptation(params, self.train.select(rows))
+        own = x[self.unit.items(self.train, rows)]
+        batch = self.unit(some, learning.network, own, self.config.lookahead)
+        gradient = batch.gradient()
+        slope, loss = self._held_out(params, gradient, others)
+        learning.optimiser.zero_grad()
+        batch.gain(batch.alignment(slope)).backward()  # type: ignore[no-untyped-call]
+        learning.optimiser.step()
+        step = Layout.of(params).unflatten(gradient, params)
+        rate = self.training.rate(progress, self.config.epochs)
+        learning.state = learning.state.step(step, rate, self.training.weight_decay)
+        return loss
 
     def _batches(self, epoch: int) -> Iterator[tuple[list[int], list[int], float]]:
         """Rows of training and of held-out tasks, and how many epochs are done."""
@@ -127,115 +144,6 @@ class Selector:
             m = batch.data.query_y.shape[1]
             loss += float(found.losses[:, -m:].mean(1).sum())
         return total / len(rows), loss / len(rows)
-
-
-@dataclass(frozen=True)
-class _Batch(ABC):
-    """A batch of tasks, weighted by the meta-network.
-
-    Attributes:
-        adaptation: To the tasks of the batch.
-        network: The meta-network.
-        features: ``[n_items, width]`` of what is weighted.
-        step: Size of the step that is judged.
-    """
-
-    adaptation: Adaptation
-    network: MetaNetwork
-    features: Tensor
-    step: float
-
-    @staticmethod
-    @abstractmethod
-    def items(task_set: TaskSet, rows: list[int]) -> Ints:
-        """Where the items of some tasks are among those of all."""
-
-    @abstractmethod
-    def gradient(self) -> Tensor:
-        """``[n_params]`` of the weighted training loss."""
-
-    @abstractmethod
-    def alignment(self, slope: Tensor) -> Tensor:
-        """How the product of that gradient with ``slope [n_params]`` changes with each weight."""
-
-    @abstractmethod
-    def gain(self, alignment: Tensor) -> Tensor:
-        """Change of the held-out loss by the step that is judged, to first order: a scalar."""
-
-
-class _Tasks(_Batch):
-    """Weights of tasks."""
-
-    @staticmethod
-    def items(task_set: TaskSet, rows: list[int]) -> Ints:
-        return np.array(rows, dtype=np.int64)
-
-    @cached_property
-    def _each(self) -> Tensor:
-        layout, task_set = self.adaptation.layout, self.adaptation.task_set
-        found = self.features.new_empty(len(task_set), layout.size)
-        for batch in self.adaptation.batches():
-            gradient = batch_gradients(self.adaptation, batch).gradient
-            found[torch.from_numpy(batch.rows)] = layout.flatten(gradient).detach()
-        return found
-
-    def gradient(self) -> Tensor:
-        return self.network.shares(self.features).detach() @ self._each
-
-    def alignment(self, slope: Tensor) -> Tensor:
-        return self._each @ slope
-
-    def gain(self, alignment: Tensor) -> Tensor:
-        return self.network.lookahead(self.features, alignment, self.step)
-
-
-class _Instances(_Batch):
-    """Weights of instances, with a mean of 1 in every support and query set."""
-
-    @staticmethod
-    def items(task_set: TaskSet, rows: list[int]) -> Ints:
-        ends = np.cumsum([sum(task.shape) for task in task_set.tasks])
-        parts = np.split(np.arange(ends[-1]), ends[:-1])
-        return np.concatenate([parts[row] for row in rows])
-
-    @cached_property
-    def _weights(self) -> Tensor:
-        """``[n_instances]``, differentiable in the meta-network."""
-        sets = [size for task in self.adaptation.task_set.tasks for size in task.shape]
-        parts = torch.split(self.features, sets)
-        return torch.cat([len(part) * self.network.shares(part) for part in parts])
-
-    def gradient(self) -> Tensor:
-        layout, total = self.adaptation.layout, torch.zeros(())
-        slope = vmap(grad(self.adaptation.objective.task_loss), in_dims=(None, 0, 0, 0))
-        for data, weights, _ in self._parts():
-            found = slope(self.adaptation.params, *weights, data)
-            total = total + layout.flatten(found).sum(0)
-        return total / len(self.adaptation.task_set)
-
-    def alignment(self, slope: Tensor) -> Tensor:
-        tangent, scale = self.adaptation.unit_tangent(slope)
-        objective, params = self.adaptation.objective, self.adaptation.params
-
-        def along(w: Tensor, v: Tensor, data: TaskTensors) -> Tensor:
-            return along_weights(objective, params, tangent, (w, v), data)
-
-        found = torch.empty_like(self._weights)
-        for data, weights, instances in self._parts():
-            found[instances] = scale * vmap(along)(*weights, data)
-        return found / len(self.adaptation.task_set)
-
-    def gain(self, alignment: Tensor) -> Tensor:
-        return -self.step * (self._weights * alignment.detach()).sum()
-
-    def _parts(self) -> Iterator[tuple[TaskTensors, tuple[Tensor, Tensor], Tensor]]:
-        """Tasks, the weights of their support and query, and where those are."""
-        weights = self._weights.detach()
-        for batch in self.adaptation.batches():
-            instances = torch.from_numpy(batch.instances)
-            n = batch.data.support_y.shape[1]
-            each = weights[instances]
-            yield batch.data, (each[:, :n], each[:, n:]), instances
 
 
 def _check_finite(epoch: int, loss: float, network: MetaNetwork) -> None:

@@ -25,11 +25,15 @@ from metaaudit.selection import (
     HELD_OUT,
     POSITIONS,
     MetaNetwork,
+    Selected,
     Selector,
+    WeightedBatch,
+    WeightedInstances,
+    WeightedTasks,
     beside_held_out,
     standardised,
+    task_features,
 )
-from metaaudit.selection.mts import _Batch, _Instances, _Tasks
 from metaaudit.training import MetaTrainer, TrainingState, flip_labels
 from tests.methods.small_given import (
     at_batch,
@@ -44,14 +48,20 @@ from tests.methods.small_given import (
 STEP = 0.3
 
 
-def selector(problem: Problem, **settings: Any) -> Selector:
+def selector(problem: Problem, unit: type[WeightedBatch], **settings: Any) -> Selector:
     config = MtsConfig(**{"epochs": 2, "hidden": 4, "lr": 0.01, "lookahead": STEP, **settings})
     parts = (problem.unrolled, problem.train, problem.evaluation, config)
-    return Selector(*parts, problem.config.training, 0)
+    return Selector(unit, *parts, problem.config.training, 0)
 
 
-def nothing(_: int) -> None:
-    """Progress that nobody follows."""
+def selected(chosen: Selector, problem: Problem, x: np.ndarray) -> Selected:
+    """After all epochs, from the features of the instances."""
+    own = task_features(x, problem.train) if chosen.unit is WeightedTasks else x
+    arrays = None
+    for number in range(chosen.config.epochs):
+        arrays = chosen.epoch(number, arrays, problem.template, own, lambda _: None)
+    assert arrays is not None
+    return chosen.selected(arrays)
 
 
 def features(problem: Problem, params: Params | None = None) -> np.ndarray:
@@ -59,9 +69,9 @@ def features(problem: Problem, params: Params | None = None) -> np.ndarray:
 
 
 @pytest.mark.parametrize("normalisation", ["sum", "softmax"])
-@pytest.mark.parametrize("unit", [_Tasks, _Instances])
+@pytest.mark.parametrize("unit", [WeightedTasks, WeightedInstances])
 def test_the_network_descends_along_the_held_out_loss_after_a_step(
-    unit: type[_Batch], normalisation: Any
+    unit: type[WeightedBatch], normalisation: Any
 ) -> None:
     """By central differences in the network's own parameters, through a real step."""
     problem = small_problem()
@@ -100,7 +110,7 @@ def test_equal_weights_train_as_without_any() -> None:
     problem = small_problem()
     here, x = problem.unrolled(problem.template, problem.train), torch.zeros(100, 3).double()
     expected = total_gradients(here).gradients.mean(axis=0)
-    for unit in (_Tasks, _Instances):
+    for unit in (WeightedTasks, WeightedInstances):
         own = x[unit.items(problem.train, list(range(len(problem.train))))]
         network = MetaNetwork.new(3, 4, "sum", 0, x)
         found = unit(here, network, own, STEP).gradient()
@@ -198,11 +208,12 @@ def test_standardised_features() -> None:
 def test_the_same_seed_gives_the_same_weights() -> None:
     problem = small_problem()
     x = features(problem)
-    chosen = selector(problem)
-    once, again = (chosen.instances(problem.template, x, nothing) for _ in range(2))
-    np.testing.assert_array_equal(once.weights, again.weights)
-    assert once.effective == again.effective and len(once.held_out_loss) == 2
-    other = replace(chosen, seed=1).instances(problem.template, x, nothing)
+    chosen = selector(problem, WeightedInstances)
+    once, again = (selected(chosen, problem, x) for _ in range(2))
+    for name, values in vars(once).items():
+        np.testing.assert_array_equal(values, getattr(again, name))
+    assert len(once.effective) == len(once.held_out_loss) == 2
+    other = selected(replace(chosen, seed=1), problem, x)
     assert not np.array_equal(once.weights, other.weights)
 
 
@@ -222,7 +233,7 @@ def test_every_setting_does_something(change: dict[str, Any]) -> None:
     problem = small_problem()
     x = features(problem)
     usual, changed = (
-        selector(problem, **some).tasks(problem.template, x, nothing).weights
+        selected(selector(problem, WeightedTasks, **some), problem, x).weights
         for some in ({}, change)
     )
     assert np.abs(usual - changed).max() > 1e-12
@@ -246,8 +257,8 @@ def test_wrong_labels_lose_weight() -> None:
     trainer = MetaTrainer(problem.as_trained, problem.train, problem.config.training)
     params = trainer.run(TrainingState.initial(problem.template), lambda _: None).params
     x = features(problem, params)
-    chosen = selector(problem, epochs=8, hidden=32, batch=20, lr=0.005)
-    found = chosen.instances(problem.template, x, nothing)
+    chosen = selector(problem, WeightedInstances, epochs=8, hidden=32, batch=20, lr=0.005)
+    found = selected(chosen, problem, x)
     assert found.held_out_loss[-1] < found.held_out_loss[0]
     assert roc_auc_score(~planted.wrong, found.weights) > 0.7
 
