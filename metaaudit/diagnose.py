@@ -2,69 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import torch
-
-from metaaudit.audit import Audit, prepared
-from metaaudit.bilevel import Adaptation
+from metaaudit.audit import prepared
 from metaaudit.config import Config
 from metaaudit.console import Messages
-from metaaudit.errors import TaskSetError
 from metaaudit.fidelity.results import Figure, Result, Series, Table, Value
 from metaaudit.fidelity.writing import write_evaluation
+from metaaudit.gradient_noise import Diagnosed, Flow, diagnosed
 from metaaudit.manifest import measurements, provenance
 from metaaudit.runs.atomic import check_new, new_folder
-from metaaudit.selection import (
-    FEWEST,
-    Floats,
-    SignalToNoise,
-    by_parameter,
-    gram,
-    measured_agreement,
-    signal_to_noise,
-)
-from metaaudit.stages import Stages
 
-PAIRS = 400
-"""Pairs of batches that are drawn of each size."""
-
-BATCHES = (1, 2, 5, 10, 25, 50, 100, 200, 500, 1000)
-
-
-@dataclass(frozen=True)
-class Diagnosed:
-    """The gradients of one set of tasks at one checkpoint.
-
-    Attributes:
-        name: Whose they are.
-        ratio: Their signal-to-noise ratio.
-        products: ``[n_tasks, n_tasks]`` of the gradients with each other.
-        by_layer: Median ratio of the parameters of each layer.
-    """
-
-    name: str
-    ratio: SignalToNoise
-    products: Floats
-    by_layer: dict[str, float]
-
-    def agreements(self, seed: int) -> dict[int, tuple[float, float]]:
-        """By batch size, the agreement of two batches: predicted, and measured on other tasks.
-
-        The prediction is from one half of the tasks and the measurement on the other half.
-        """
-        one, other = np.array_split(np.random.default_rng(seed).permutation(len(self.products)), 2)
-        if len(other) < FEWEST:
-            return {}
-        known, unseen = (self.products[np.ix_(half, half)] for half in (one, other))
-        predicted = signal_to_noise(known)
-        return {
-            batch: (predicted.agreement(batch), measured_agreement(unseen, batch, PAIRS, seed))
-            for batch in BATCHES
-            if 2 * batch <= len(unseen)
-        }
+FIFTHS = ("best", "second", "third", "fourth", "worst")
 
 
 def run(config: Config, folder: Path | None, messages: Messages) -> Result:
@@ -81,8 +30,13 @@ def run(config: Config, folder: Path | None, messages: Messages) -> Result:
     if folder is not None:
         check_new(folder)
     audit = prepared(config, messages, keep=False)
-    found = [one for number in range(len(audit.weights)) for one in _diagnosed(audit, number)]
-    result = _result(found, config.influence.seed)
+    found: list[Diagnosed] = []
+    flows: list[Flow] = []
+    for number in range(len(audit.weights)):
+        gradients, weights = diagnosed(audit.stages(number))
+        found += gradients
+        flows += weights
+    result = _result(found, flows)
     if folder is not None:
         facts = provenance(audit.problem, audit.cache)
         spent = measurements(messages.timings, audit.problem.batching.device)
@@ -91,35 +45,12 @@ def run(config: Config, folder: Path | None, messages: Messages) -> Result:
     return result
 
 
-def _diagnosed(audit: Audit, number: int) -> list[Diagnosed]:
-    stages = audit.stages(number)
-    sets = {
-        "training tasks": stages.training_adaptation(),
-        "evaluation tasks": stages.evaluation_adaptation(),
-    }
-    for name, adaptation in sets.items():
-        if len(adaptation.task_set) < FEWEST:
-            raise TaskSetError(
-                "tasks", f"there are {len(adaptation.task_set)} {name}", f"at least {FEWEST}"
-            )
-    return [_of(f"{name}{stages.of}", stages, some) for name, some in sets.items()]
-
-
-def _of(name: str, stages: Stages, adaptation: Adaptation) -> Diagnosed:
-    gradients = stages.gradients(adaptation).gradients
-    products = gram(gradients)
-    parts = adaptation.layout.split(torch.from_numpy(by_parameter(gradients)))
-    medians = {layer: float(np.nanmedian(part.numpy())) for layer, part in parts.items()}
-    return Diagnosed(name, signal_to_noise(products), products, medians)
-
-
-def _result(found: list[Diagnosed], seed: int) -> Result:
-    agreements = {one.name: one.agreements(seed) for one in found}
+def _result(found: list[Diagnosed], flows: list[Flow]) -> Result:
     return Result(
         kind="gradient-noise",
         title="How much of a mean of task gradients is signal",
-        tables=(_ratios(found), _agreements(agreements), _layers(found)),
-        figures=(_figure(agreements),),
+        tables=(_ratios(found), _agreement_table(found), _layers(found), *_flow_tables(flows)),
+        figures=(_figure(found), *map(_flow_figure, flows)),
         notes=tuple(map(_sentence, found)),
     )
 
@@ -141,33 +72,59 @@ def _ratios(found: list[Diagnosed]) -> Table:
     return Table("gradient-noise", title, columns, [*rows])
 
 
-def _agreements(agreements: dict[str, dict[int, tuple[float, float]]]) -> Table:
-    columns = ("gradients of", "batch", "predicted", "measured")
-    rows = [
-        (name, batch, *pair) for name, each in agreements.items() for batch, pair in each.items()
+def _agreement_table(found: list[Diagnosed]) -> Table:
+    columns = ("gradients of", "batch", "predicted", "low", "high", "measured")
+    rows: list[tuple[Value, ...]] = [
+        (one.name, each.batch, each.predicted, *each.interval, each.measured)
+        for one in found
+        for each in one.agreements
     ]
     title = (
         "Agreement of the mean gradients of two batches without a task in common: predicted from "
-        "one half of the tasks, measured on the other"
+        "one half of the tasks (95%), measured on the other"
     )
-    return Table("batch-size", title, columns, [*rows])
+    return Table("batch-size", title, columns, rows)
 
 
 def _layers(found: list[Diagnosed]) -> Table:
-    names = list(found[0].by_layer)
     rows: list[tuple[Value, ...]] = [
-        (name, *(one.by_layer[name] for one in found)) for name in names
+        (one.name, layer, median) for one in found for layer, median in one.by_layer.items()
     ]
     title = "Median signal-to-noise ratio of single parameters, by one task's gradient"
-    return Table("layers", title, ("parameters", *(one.name for one in found)), rows)
+    return Table("layers", title, ("gradients of", "parameters", "median ratio"), rows)
 
 
-def _figure(agreements: dict[str, dict[int, tuple[float, float]]]) -> Figure:
-    def line(name: str, each: dict[int, tuple[float, float]], at: int) -> Series:
-        label = f"{name}, {('predicted', 'measured')[at]}"
-        return Series(label, tuple(map(float, each)), tuple(pair[at] for pair in each.values()))
+def _flow_tables(flows: list[Flow]) -> tuple[Table, ...]:
+    """Where the weights are at the end."""
+    if not flows:
+        return ()
+    title = (
+        "Share of the weight of all tasks when half of the evaluation tasks decide (flow of free "
+        "weights), by fifths of how much the tasks help the other half"
+    )
+    rows: list[tuple[Value, ...]] = [
+        (flow.name.strip() or "the checkpoint", *map(float, flow.shares[-1])) for flow in flows
+    ]
+    return (Table("weights", title, ("at", *FIFTHS), rows),)
 
-    series = [line(name, each, at) for name, each in agreements.items() for at in range(2)]
+
+def _flow_figure(flow: Flow) -> Figure:
+    series = tuple(
+        Series(f"{name} fifth", tuple(flow.time.tolist()), tuple(shares.tolist()))
+        for name, shares in zip(FIFTHS, flow.shares.T, strict=True)
+    )
+    title = f"Weight flows to what helps, as far as held-out tasks agree on it{flow.name}"
+    return Figure("weights", title, "time", "share of the weight", series, {"equal": 0.2})
+
+
+def _figure(found: list[Diagnosed]) -> Figure:
+    series = []
+    for one in found:
+        batches = tuple(float(each.batch) for each in one.agreements)
+        predicted = tuple(each.predicted for each in one.agreements)
+        measured = tuple(each.measured for each in one.agreements)
+        series.append(Series(f"{one.name}, predicted", batches, predicted))
+        series.append(Series(f"{one.name}, measured", batches, measured))
     title = "Two batches agree as far as their mean gradients are signal"
     return Figure("batch-size", title, "tasks in a batch", "agreement", tuple(series))
 

@@ -26,7 +26,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("audit", "baseline_app", "cache_app", "meta_train", "prune", "report_app", "validation"),
     ("fidelity",),
     ("editing",),
-    ("measuring", "planning"),
+    ("gradient_noise", "measuring", "planning"),
     ("assumptions", "label_stages", "methods"),
     ("stages", "manifest"),
     ("finite", "keeping", "room"),

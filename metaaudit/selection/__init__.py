@@ -11,9 +11,11 @@ from metaaudit.selection.gsnr import (
     measured_agreement,
     signal_to_noise,
 )
+from metaaudit.selection.hypergradient import Hypergradient
 from metaaudit.selection.meta_network import MetaNetwork, effective_batch, weight_slopes
 from metaaudit.selection.mts import Selected, Selector
 from metaaudit.selection.positions import HELD_OUT, POSITIONS, beside_held_out, positions
+from metaaudit.selection.weight_flow import weight_flow
 from metaaudit.selection.weighted_batch import (
     WeightedBatch,
     WeightedInstances,
@@ -26,6 +28,7 @@ __all__ = [
     "HELD_OUT",
     "POSITIONS",
     "Floats",
+    "Hypergradient",
     "MetaNetwork",
     "Observer",
     "Seen",
@@ -46,5 +49,6 @@ __all__ = [
     "signal_to_noise",
     "standardised",
     "task_features",
+    "weight_flow",
     "weight_slopes",
 ]

@@ -10,7 +10,7 @@ two batches agree by a cosine of a half.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -30,21 +30,21 @@ class SignalToNoise:
     Attributes:
         count: Gradients that it was estimated from.
         signal: ``|mu|^2``; below 0 where chance had it so.
-        noise: ``tr Sigma``.
+        noise: ``tr Sigma``, of which a mean of ``B`` has ``1 / B``.
         error: Standard error of ``ratio``, by the jackknife.
+        joint: Noise of which a mean has ``1 / B^2``, where a gradient is of two things drawn.
     """
 
     count: int
     signal: float
     noise: float
     error: float
+    joint: float = 0.0
 
     @property
     def ratio(self) -> float:
         """``|mu|^2 / tr Sigma``."""
-        if not self.noise:
-            return math.inf if self.signal > 0 else 0.0
-        return self.signal / self.noise
+        return self._ratio(1)
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -55,11 +55,14 @@ class SignalToNoise:
     @property
     def batch(self) -> float:
         """How many make the signal as strong as the noise; infinite where there is no signal."""
-        return 1 / self.ratio if self.ratio > 0 else math.inf
+        if self.signal <= 0:
+            return math.inf
+        root = math.sqrt(self.noise**2 + 4 * self.signal * self.joint)
+        return (self.noise + root) / (2 * self.signal)
 
     def of_mean(self, batch: int) -> float:
         """The ratio of a mean of so many."""
-        return batch * max(0.0, self.ratio)
+        return max(0.0, self._ratio(batch))
 
     def agreement(self, batch: int) -> float:
         """``E[a . b] / E[|a|^2]`` of the means of two batches, about their cosine.
@@ -67,10 +70,27 @@ class SignalToNoise:
         It is negative where the signal is: gradients that cancel out, as those of all training
         tasks do once training rests, make batches disagree.
         """
-        ratio = batch * self.ratio
+        ratio = self._ratio(batch)
         if math.isinf(ratio):
             return 1.0
         return max(-1.0, ratio / (1 + ratio)) if ratio > -1 else -1.0
+
+    def agreement_interval(self, batch: int) -> tuple[float, float]:
+        """An interval of 95% for ``agreement``: what that of ``ratio`` makes of it."""
+        low, high = (
+            replace(self, signal=(self.ratio + side * NORMAL_95 * self.error) * self._noise(1))
+            for side in (-1, 1)
+        )
+        return low.agreement(batch), high.agreement(batch)
+
+    def _noise(self, batch: int) -> float:
+        return self.noise / batch + self.joint / batch**2
+
+    def _ratio(self, batch: int) -> float:
+        noise = self._noise(batch)
+        if not noise:
+            return math.inf if self.signal > 0 else 0.0
+        return self.signal / noise
 
 
 def gram(gradients: npt.NDArray[np.floating]) -> Floats:

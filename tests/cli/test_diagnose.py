@@ -92,3 +92,30 @@ def test_batches_are_compared_up_to_half_of_the_tasks(diagnosed: Path) -> None:
     rows = table(diagnosed / "batch-size.csv")
     assert {row["batch"] for row in rows} == {"1", "2"}  # half of the eight is measured on
     assert all(np.isfinite(float(row["measured"])) for row in rows)
+
+
+@pytest.fixture
+def learned(trained_case: Case) -> Path:
+    folder = trained_case.folder / "learned"
+    succeeds(trained_case.cli("diagnose", "--run", folder, "--set", "influence.method=mts"))
+    return folder
+
+
+def test_learned_selection_is_diagnosed_too(learned: Path) -> None:
+    assert {path.name for path in learned.iterdir()} == FILES | {
+        f"weights.{suffix}" for suffix in ("csv", "svg", "png")
+    }
+    rows = table(learned / "gradient-noise.csv")
+    assert rows[2]["gradients of"] == "the meta-network"
+    assert float(rows[2]["low"]) <= float(rows[2]["high"])
+    layers = table(learned / "layers.csv")
+    named = [row["parameters"] for row in layers if row["gradients of"] == "the meta-network"]
+    assert named == [f"{layer}.{kind}" for layer in (0, 2, 4) for kind in ("weight", "bias")]
+    (shares,) = table(learned / "weights.csv")
+    fifths = [float(shares[name]) for name in ("best", "second", "third", "fourth", "worst")]
+    assert sum(fifths) == pytest.approx(1)
+
+
+def test_agreement_has_an_interval(diagnosed: Path) -> None:
+    for row in table(diagnosed / "batch-size.csv"):
+        assert float(row["low"]) <= float(row["predicted"]) <= float(row["high"])
