@@ -13,6 +13,9 @@ from metaaudit.gradient_noise import Diagnosed, Flow, diagnosed
 from metaaudit.manifest import measurements, provenance
 from metaaudit.runs.atomic import check_new, new_folder
 
+HALF = 0.5
+"""By how much two means agree whose signal is as strong as their noise."""
+
 FIFTHS = ("best", "second", "third", "fourth", "worst")
 
 
@@ -99,8 +102,8 @@ def _flow_tables(flows: list[Flow]) -> tuple[Table, ...]:
     if not flows:
         return ()
     title = (
-        "Share of the weight of all tasks when half of the evaluation tasks decide (flow of free "
-        "weights), by fifths of how much the tasks help the other half"
+        "Share of the weight when half of the evaluation tasks decide (free weights, until a "
+        "quarter of the tasks counts), by fifths of how much tasks help the other half"
     )
     rows: list[tuple[Value, ...]] = [
         (flow.name.strip() or "the checkpoint", *map(float, flow.shares[-1])) for flow in flows
@@ -131,13 +134,14 @@ def _figure(found: list[Diagnosed]) -> Figure:
 
 def _sentence(one: Diagnosed) -> str:
     ratio, count = one.ratio, one.ratio.count
-    high = ratio.interval[1]
-    if high * count < 1:
+    whose = f"The mean gradient of {count} {one.name}"
+    high = ratio.agreement_interval(count)[1]
+    if high < HALF:
         return (
-            f"The mean gradient of the {count} {one.name} is mostly noise: its signal is at most "
-            f"{high * count:.2g} of it (95%), so whatever rests on its direction does too."
+            f"{whose} is mostly noise: two such means agree by {max(0.0, high):.2g} at most (95%), "
+            "so whatever rests on its direction does too."
         )
     return (
-        f"The mean gradient of the {count} {one.name} has {ratio.of_mean(count):.2g} times as much "
-        f"signal as noise; for as much of both take {ratio.batch:.0f} tasks at once."
+        f"{whose} has {ratio.of_mean(count):.2g} times as much signal as noise; for as much of "
+        f"both take {ratio.batch:.0f} at once."
     )

@@ -33,8 +33,8 @@ PAIRS = 400
 
 BATCHES = (1, 2, 5, 10, 25, 50, 100, 200, 500, 1000)
 
-FLOW_TIME = 2.0
-"""Until when weights flow: one that gains steadily has reached 1 a good while before."""
+UNTIL = 0.25
+"""Weights flow until so small a share of the tasks counts."""
 
 FIFTHS = 5
 """Groups of tasks, by how much they help."""
@@ -155,7 +155,7 @@ def _of_network(stages: Stages, alignments: Floats) -> Diagnosed:
         size = min(unseen.alignments.shape)
         agreements = _agreements(known.signal_to_noise(), measured, size)
     by_layer = _medians(every.single(), Layout.of(dict(network.layers.named_parameters())))
-    name = f"the meta-network{stages.of}"
+    name = f"pairs of tasks for the meta-network{stages.of}"
     return Diagnosed(name, every.signal_to_noise(), agreements, by_layer)
 
 
@@ -179,8 +179,8 @@ def _medians(gradients: Floats, layout: Layout) -> dict[str, float]:
 def _flow(stages: Stages, alignments: Floats) -> Flow:
     rng = np.random.default_rng(stages.problem.config.influence.seed)
     deciding, judging = np.array_split(rng.permutation(alignments.shape[1]), 2)
-    weights = weight_flow(alignments[:, deciding].mean(axis=1), FLOW_TIME)
+    time, weights = weight_flow(alignments[:, deciding].mean(axis=1), UNTIL)
     order = np.argsort(-alignments[:, judging].mean(axis=1), kind="stable")
     shares = weights / weights.sum(axis=1, keepdims=True)
     fifths = [shares[:, rows].sum(axis=1) for rows in np.array_split(order, FIFTHS)]
-    return Flow(stages.of, np.linspace(0, FLOW_TIME, len(shares)), np.column_stack(fifths))
+    return Flow(stages.of, time, np.column_stack(fifths))

@@ -71,7 +71,7 @@ def test_every_checkpoint_is_told_of(trained_case: Case) -> None:
         for number in (1, 2)
         for tasks in ("training tasks", "evaluation tasks")
     ]
-    assert told.count("The mean gradient of the ") == 4
+    assert told.count("The mean gradient of ") == 4
 
 
 def test_too_few_tasks_are_one_line(tmp_path: Path) -> None:
@@ -106,10 +106,14 @@ def test_learned_selection_is_diagnosed_too(learned: Path) -> None:
         f"weights.{suffix}" for suffix in ("csv", "svg", "png")
     }
     rows = table(learned / "gradient-noise.csv")
-    assert rows[2]["gradients of"] == "the meta-network"
+    assert rows[2]["gradients of"] == "pairs of tasks for the meta-network"
     assert float(rows[2]["low"]) <= float(rows[2]["high"])
     layers = table(learned / "layers.csv")
-    named = [row["parameters"] for row in layers if row["gradients of"] == "the meta-network"]
+    named = [
+        row["parameters"]
+        for row in layers
+        if row["gradients of"] == "pairs of tasks for the meta-network"
+    ]
     assert named == [f"{layer}.{kind}" for layer in (0, 2, 4) for kind in ("weight", "bias")]
     (shares,) = table(learned / "weights.csv")
     fifths = [float(shares[name]) for name in ("best", "second", "third", "fourth", "worst")]

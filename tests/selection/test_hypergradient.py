@@ -79,9 +79,11 @@ def test_pure_noise_has_no_signal() -> None:
     assert covered >= 50  # of 60, at 97.5%
 
 
-def test_flow_keeps_the_norm_while_the_sum_falls() -> None:
+def test_flow_keeps_the_norm_while_the_sum_falls(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("metaaudit.selection.weight_flow.STEP", 5e-5)
     alignments = np.random.default_rng(0).standard_normal(50)
-    weights = weight_flow(alignments, time=0.1, steps=2000)
+    time, weights = weight_flow(alignments)
+    assert time[-1] == pytest.approx(0.1) and len(time) == len(weights)
     norms, sums = np.linalg.norm(weights, axis=1), weights.sum(axis=1)
     np.testing.assert_allclose(norms, norms[0], rtol=1e-3)  # of Euler's method
     assert (np.diff(sums) <= 0).all() and sums[-1] < 0.95 * sums[0]
@@ -89,10 +91,12 @@ def test_flow_keeps_the_norm_while_the_sum_falls() -> None:
     assert (np.diff(weights[-1][order]) >= 0).all()
 
 
-def test_flow_ends_with_few() -> None:
-    weights = weight_flow(np.random.default_rng(1).standard_normal(100), 2.0)
+def test_flow_ends_where_few_count() -> None:
+    _, weights = weight_flow(np.random.default_rng(1).standard_normal(100), until=0.25)
     shares = weights / weights.sum(axis=1, keepdims=True)
     effective = 1 / (shares**2).sum(axis=1)
-    assert effective[0] == pytest.approx(100) and effective[-1] < 60
+    assert effective[0] == pytest.approx(100)
+    assert effective[-1] <= 25 < effective[-2]
     assert weights.min() >= 0 and weights.max() <= 1
-    assert (weight_flow(np.ones(4), 2.0) == 0.5).all()
+    still = weight_flow(np.ones(4), until=0.25)
+    assert (still[1] == 0.5).all()
