@@ -2,6 +2,7 @@
 
 from metaaudit.selection.dynamics import DYNAMICS, dynamics
 from metaaudit.selection.features import Observer, Seen, features_of, standardised, task_features
+from metaaudit.selection.flow import weight_flow
 from metaaudit.selection.gsnr import (
     FEWEST,
     Floats,
@@ -15,7 +16,6 @@ from metaaudit.selection.hypergradient import Hypergradient
 from metaaudit.selection.meta_network import MetaNetwork, effective_batch, weight_slopes
 from metaaudit.selection.mts import Selected, Selector
 from metaaudit.selection.positions import HELD_OUT, POSITIONS, beside_held_out, positions
-from metaaudit.selection.weight_flow import weight_flow
 from metaaudit.selection.weighted_batch import (
     WeightedBatch,
     WeightedInstances,

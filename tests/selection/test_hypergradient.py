@@ -80,7 +80,7 @@ def test_pure_noise_has_no_signal() -> None:
 
 
 def test_flow_keeps_the_norm_while_the_sum_falls(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("metaaudit.selection.weight_flow.STEP", 5e-5)
+    monkeypatch.setattr("metaaudit.selection.flow.STEP", 5e-5)
     alignments = np.random.default_rng(0).standard_normal(50)
     time, weights = weight_flow(alignments)
     assert time[-1] == pytest.approx(0.1) and len(time) == len(weights)
