@@ -47,7 +47,8 @@ class LabelStages:
 
     def evidence(self, task_set: TaskSet, adaptation: Adaptation) -> Evidence:
         """What the learner says of every label of a task set."""
-        signal = self.stages.problem.config.mislabel.signal
+        config = self.stages.problem.config
+        signal = config.mislabel.signal
         left_out, other = None, None
         if signal == "combined":
             left_out = self.support_fit(task_set)
@@ -58,7 +59,9 @@ class LabelStages:
         if signal == "own-influence":
             other = self._own_fit("own-influence", "own influence", own_influence, task_set)[:, 0]
         adapted = self._own_fit("adapted-fit", "adapted fit", adapted_fit, task_set)
-        return Evidence(self.cross_fit(task_set), adapted, left_out, other)
+        # A learner that does not adapt cannot be kept from a fold.
+        crossfit = self.cross_fit(task_set) if config.adapts else adapted
+        return Evidence(crossfit, adapted, left_out, other)
 
     def cross_fit(self, task_set: TaskSet) -> Probabilities:
         """Out-of-fold log-probabilities of every instance."""

@@ -49,7 +49,8 @@ def planned(stages: Stages) -> Planned:
         add("self-influence", "self-influence", stages.base_key(problem.train))
     labels = LabelStages(stages)
     undecided = problem.steps and mislabel.steps == "auto"  # and the key with it
-    both("cross-fitting", "crossfit", (lambda _: None) if undecided else labels.crossfit_key)
+    if problem.config.adapts:
+        both("cross-fitting", "crossfit", (lambda _: None) if undecided else labels.crossfit_key)
     both("adapted fit", "adapted-fit", stages.base_key)
     if mislabel.signal == "combined":
         both("support cross-fitting", "supportfit", labels.support_key)

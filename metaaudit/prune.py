@@ -14,9 +14,8 @@ from metaaudit.config import Config
 from metaaudit.console import Messages
 from metaaudit.errors import CheckpointError, RunError
 from metaaudit.inputs.arrays import check_suffix
-from metaaudit.inputs.episodes import write_episodes
 from metaaudit.inputs.task_set import TaskSet
-from metaaudit.inputs.tasks import load_tasks
+from metaaudit.inputs.tasks import load_tasks, write_tasks
 from metaaudit.printable import printable
 from metaaudit.pruning import PrunePlan, apply_plan, check_plan, make_plan, read_plan
 from metaaudit.pruning.describing import describe
@@ -40,7 +39,8 @@ class PruneRequest:
         relabel: Whether labels are changed instead.
         by: The score or rule that decides what goes.
         max_fraction: Largest share to change.
-        min_per_class: So many support instances of every class stay in each task.
+        min_per_class: So many support instances of every class stay in each task, or so many
+            instances of every class in a labelled data set.
         plan: Where the plan is written.
         from_plan: A plan to use instead of making one.
         apply: Whether ``out`` is written.
@@ -218,10 +218,10 @@ def _pruned(
     pruned = apply_plan(plan, train)
 
     def write() -> list[str]:
-        write_episodes(out, pruned)
-        lines = [f"wrote {len(pruned)} tasks, {pruned.n_instances} instances: {out}"]
+        write_tasks(out, pruned)
+        lines = [f"wrote {pruned.size}: {out}"]
         if copy is not None:
-            write_episodes(copy, evaluation)
+            write_tasks(copy, evaluation)
             lines.append(f"wrote the {len(evaluation)} evaluation tasks: {copy}")
         return lines
 

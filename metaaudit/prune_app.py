@@ -42,7 +42,10 @@ def prune(
     ] = None,
     min_per_class: Annotated[
         Optional[int],  # noqa: UP045
-        typer.Option(help="Support instances of every class that each task keeps; 1 by default."),
+        typer.Option(
+            help="Instances of every class that each task's support, or a labelled data set, keeps;"
+            " 1 by default."
+        ),
     ] = None,
     plan: Annotated[
         Optional[Path],  # noqa: UP045
@@ -57,7 +60,7 @@ def prune(
     ] = False,
     out: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option(metavar="NEW", help="New .npz or .h5 file of episodes."),
+        typer.Option(metavar="NEW", help="New .npz or .h5 file of episodes, or of labelled data."),
     ] = None,
     edit_checkpoint: Annotated[
         Optional[Path],  # noqa: UP045

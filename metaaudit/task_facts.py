@@ -38,7 +38,9 @@ class TaskFacts:
             images: Content hashes of the training images, by row.
         """
         held_out = set(image_contents(evaluation).values())
-        classes = {name for task in evaluation.tasks for name in task.class_names if name}
+        # A classifier is there for the classes that it was trained on.
+        told = () if train.labelled else evaluation.tasks
+        classes = {name for task in told for name in task.class_names if name}
         rows = [np.concatenate([task.rows(name) for name in SETS]).tolist() for task in train.tasks]
         return cls(
             duplicates(train, images),

@@ -60,7 +60,7 @@ UPWARDS = {
 
 TORCH_FREE = {
     "reports": {"runs", "errors", "inputs.task_set", "findings", "gates", "printable"},
-    "pruning": {"runs", "errors", "inputs.task_set", "robust", "findings"},
+    "pruning": {"runs", "errors", "inputs.arrays", "inputs.task_set", "robust", "findings"},
     "gates": {"runs", "errors", "findings", "config"},
     "cache": {"runs.atomic", "runs.hdf5", "errors"},
     "runs": {"errors", "inputs.task_set", "findings"},

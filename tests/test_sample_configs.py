@@ -45,6 +45,18 @@ def mnist(_: Path) -> Overrides:
     return SAMPLED | {"tasks.root": real("mnist")}
 
 
+def labelled(_: Path) -> Overrides:
+    images = real("mnist") / "t10k-images-idx3-ubyte.gz"  # the smaller file stands for both
+    return {
+        "tasks.train": images,
+        "tasks.eval": images,
+        "tasks.train_size": 60,
+        "tasks.eval_size": 20,
+        "tasks.batch": 10,
+        "training.epochs": 1,
+    }
+
+
 def mini_imagenet(folder: Path) -> Overrides:
     real("tiny-imagenet")
     write_mini_imagenet(folder / "data", divided(tiny_imagenet(84, 15, 4), (1, 1, 1)))
@@ -73,6 +85,7 @@ PREPARED: dict[str, Callable[[Path], Overrides]] = {
     "digits/metaaudit.yaml": own_tasks,
     "ekfac.yaml": omniglot,
     "fc100.yaml": fc100,
+    "labelled.yaml": labelled,
     "learn2learn.yaml": omniglot,
     "mini_imagenet.yaml": mini_imagenet,
     "mnist.yaml": mnist,
@@ -168,12 +181,14 @@ def test_the_workflow_is_yaml_and_calls_commands_that_are_there() -> None:
         assert cli(command, "--help").exit_code == 0
 
 
-def test_the_readmes_configuration_loads(tmp_path: Path) -> None:
+def test_the_readmes_configurations_load(tmp_path: Path) -> None:
     blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
-    (block,) = [text for text in blocks if text.startswith("model:")]
+    few_shot, labelled = (text for text in blocks if text.startswith("model:"))
     path = tmp_path / "metaaudit.yaml"
-    path.write_text(block, encoding="utf-8")
+    path.write_text(few_shot, encoding="utf-8")
     assert load_config(path).training.weight_decay == 0.005
+    path.write_text(labelled, encoding="utf-8")
+    assert not load_config(path).adapts
 
 
 def test_the_readmes_links_lead_somewhere() -> None:

@@ -21,6 +21,14 @@ class TaskTensors(NamedTuple):
     query_x: Tensor
     query_y: Tensor
 
+    @property
+    def sets(self) -> list[tuple[Tensor, Tensor]]:
+        """Inputs and labels of the support, unless it is empty, and of the query."""
+        query = self.query_x, self.query_y
+        if not self.support_y.shape[-1]:
+            return [query]
+        return [(self.support_x, self.support_y), query]
+
 
 @dataclass(frozen=True)
 class TaskBatch:

@@ -54,12 +54,10 @@ def batch_gradients(adaptation: Adaptation, batch: TaskBatch) -> BatchGradients:
     objective = adaptation.objective
 
     def query_loss(theta: Params, data: TaskTensors) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        query = objective.forward(theta, data.query_x)
-        support = objective.forward(theta, data.support_x)
-        query_losses = objective.loss(query, data.query_y)
-        losses = torch.cat([objective.loss(support, data.support_y), query_losses])
-        hits = torch.cat([_hits(support, data.support_y), _hits(query, data.query_y)])
-        return query_losses.mean(), (losses, hits)
+        outputs = [(objective.forward(theta, x), y) for x, y in data.sets]
+        losses = [objective.loss(*one) for one in outputs]
+        hits = torch.cat([_hits(*one) for one in outputs])
+        return losses[-1].mean(), (torch.cat(losses), hits)
 
     linearised = adaptation.descent(batch)
     partial, seen = vmap(grad(query_loss, has_aux=True))(linearised.theta, batch.data)

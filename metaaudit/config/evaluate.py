@@ -212,6 +212,10 @@ EXPERIMENTS: dict[str, type[Section]] = {
 }
 
 
+UNADAPTED_EXPERIMENTS = ("lds", "detection")
+"""Those that a learner that does not adapt has, too."""
+
+
 class EvaluateConfig(Section):
     """Experiments of ``metaaudit evaluate``.
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from metaaudit.config.evaluate import EXPERIMENTS, LdsConfig
+from metaaudit.config.evaluate import EXPERIMENTS, UNADAPTED_EXPERIMENTS, LdsConfig
 from metaaudit.config.plant import WAYS
 from metaaudit.config.schema import Config
 from metaaudit.config.section import Section
@@ -48,6 +48,7 @@ def with_experiments(config: Config, kinds: Sequence[str], lds: LdsFlags) -> Con
     if "experiments" not in config.evaluate.model_fields_set and config.plant.anything:
         experiments = [_plain("detection")]
     if kinds:
+        _check_adapting(config, kinds)
         there = [one for one in experiments if one.kind in kinds]
         missing = [kind for kind in dict.fromkeys(kinds) if kind not in {one.kind for one in there}]
         experiments = [*there, *map(_plain, missing)]
@@ -88,6 +89,16 @@ def _above_zero(rate: str) -> bool:
         return float(rate) > 0
     except ValueError:
         return False
+
+
+def _check_adapting(config: Config, kinds: Sequence[str]) -> None:
+    for kind in kinds:
+        if not config.adapts and kind in EXPERIMENTS and kind not in UNADAPTED_EXPERIMENTS:
+            raise UsageError(
+                f"--kind {kind}",
+                "is for learners that adapt, not for none",
+                " or ".join(UNADAPTED_EXPERIMENTS),
+            )
 
 
 def _plain(kind: str) -> Section:

@@ -86,13 +86,23 @@ class RidgeConfig(Section):
     head: str | None = None
 
 
+class UnadaptedConfig(Section):
+    """No adaptation: an ordinary classifier, for the batches of a labelled data set."""
+
+    name: Literal["none"]
+
+
 LEARNERS: dict[str, type[Section]] = {
     **dict.fromkeys(("maml", "fomaml", "meta-sgd", "reptile"), MamlConfig),
     "anil": AnilConfig,
     "imaml": ImamlConfig,
     "protonet": ProtonetConfig,
     "ridge": RidgeConfig,
+    "none": UnadaptedConfig,
 }
+
+UNADAPTED = "none"
+"""The learner that does not adapt, whose tasks have no support."""
 
 FIELD_LEARNERS = ("fomaml", "reptile")
 """Learners that descend along a field which is no gradient."""
@@ -104,6 +114,6 @@ STEPPING_LEARNERS = ("maml", "fomaml", "anil", "meta-sgd", "reptile")
 """Learners with a number of inner steps, and not a bound on it."""
 
 LearnerConfig = Annotated[
-    MamlConfig | AnilConfig | ImamlConfig | ProtonetConfig | RidgeConfig,
+    MamlConfig | AnilConfig | ImamlConfig | ProtonetConfig | RidgeConfig | UnadaptedConfig,
     Field(discriminator="name"),
 ]

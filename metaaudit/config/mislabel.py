@@ -20,6 +20,14 @@ Signal = Literal[
 ]
 
 
+UNADAPTED_SIGNALS: tuple[Signal, ...] = ("loss", "margin", "self-influence")
+"""Those of a learner that does not adapt, and so cannot be kept from a label; the first is its
+default."""
+
+FITTED = ("folds", "repeats", "steps", "seed")
+"""Keys of the learners that are fitted to parts of a task."""
+
+
 class MislabelConfig(Section):
     """Mislabeled instances, and what is wrong with whole tasks.
 
@@ -29,7 +37,8 @@ class MislabelConfig(Section):
             by a learner of the rest of the support, in five folds), ``leave-one-out`` (to the
             whole rest of the support), ``loss`` or ``margin`` (to the whole
             support), ``self-influence`` (by EK-FAC) or ``own-influence`` (on the query loss of its
-            own task).
+            own task). A learner that does not adapt has ``loss``, its default, ``margin`` and
+            ``self-influence``.
         folds: Parts of a task (support and query pooled), each held out once.
         repeats: Different partitions, whose probabilities are averaged.
         steps: Inner steps of cross-fitting: the learner's own, a number, or ``auto``, the number

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 from pydantic import Field, model_validator
 
 from metaaudit.config.compute import ComputeConfig
-from metaaudit.config.evaluate import EXPERIMENTS, EvaluateConfig
+from metaaudit.config.evaluate import EXPERIMENTS, UNADAPTED_EXPERIMENTS, EvaluateConfig
 from metaaudit.config.gate import GateConfig
 from metaaudit.config.influence import InfluenceConfig
 from metaaudit.config.learner import (
@@ -16,9 +16,10 @@ from metaaudit.config.learner import (
     LEARNERS,
     PROXIMAL_LEARNERS,
     STEPPING_LEARNERS,
+    UNADAPTED,
     LearnerConfig,
 )
-from metaaudit.config.mislabel import MislabelConfig
+from metaaudit.config.mislabel import FITTED, UNADAPTED_SIGNALS, MislabelConfig, Signal
 from metaaudit.config.model import MODELS, ModelConfig
 from metaaudit.config.plant import PlantConfig
 from metaaudit.config.section import Section
@@ -61,15 +62,68 @@ class Config(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _a_field_has_a_jacobian(cls, given: Any) -> Any:
-        """The default curvature of a learner that follows a field."""
+    def _defaults_of_the_learner(cls, given: Any) -> Any:
+        """A learner that follows a field has a Jacobian, and one that does not adapt no folds."""
         if not isinstance(given, dict):
             return given
-        learner, influence = given.get("learner"), given.get("influence", {})
+        learner = given.get("learner")
         name = learner.get("name") if isinstance(learner, dict) else getattr(learner, "name", None)
-        if name in FIELD_LEARNERS and isinstance(influence, dict):
-            return {**given, "influence": {"curvature": "jacobian", **influence}}
+        if name in FIELD_LEARNERS:
+            return _with_default(given, "influence", "curvature", "jacobian")
+        if name == UNADAPTED:
+            return _with_default(given, "mislabel", "signal", UNADAPTED_SIGNALS[0])
         return given
+
+    @property
+    def adapts(self) -> bool:
+        """Whether the learner adapts to tasks; if not, they are batches of a labelled data set."""
+        return self.learner.name != UNADAPTED
+
+    @property
+    def signals(self) -> tuple[Signal, ...]:
+        """The signals of wrong labels that the learner has."""
+        every: tuple[Signal, ...] = get_args(Signal)
+        return every if self.adapts else UNADAPTED_SIGNALS
+
+    @model_validator(mode="after")
+    def _labelled_data_are_for_no_adaptation(self) -> Config:
+        labelled = self.tasks.format == "labelled"
+        if labelled and self.adapts:
+            raise ValueError(
+                f"tasks.format: labelled is for learner.name: none, not for {self.learner.name}, "
+                "which adapts to few-shot tasks; change one of them"
+            )
+        if not self.adapts and not labelled:
+            raise ValueError(
+                "learner.name: none is for tasks.format: labelled, not for "
+                f"{self.tasks.format}, whose tasks are adapted to; change one of them"
+            )
+        if not self.adapts:
+            self._check_unadapted()
+        return self
+
+    def _check_unadapted(self) -> None:
+        if self.mislabel.signal not in UNADAPTED_SIGNALS:
+            raise ValueError(
+                f"mislabel.signal: {self.mislabel.signal} is for learners that adapt, not for "
+                f"none; expected {', '.join(UNADAPTED_SIGNALS[:-1])} or {UNADAPTED_SIGNALS[-1]}"
+            )
+        for key in FITTED:
+            if getattr(self.mislabel, key) != MislabelConfig.model_fields[key].default:
+                raise ValueError(
+                    f"mislabel.{key} is for learners that adapt, not for none; remove it"
+                )
+        for experiment in self.evaluate.experiments:
+            if experiment.kind not in UNADAPTED_EXPERIMENTS:
+                raise ValueError(
+                    f"evaluate.experiments: {experiment.kind} is for learners that adapt, not for "
+                    f"none; expected {' or '.join(UNADAPTED_EXPERIMENTS)}"
+                )
+        if self.plant.permuted:
+            raise ValueError(
+                "plant.permuted is for learners that adapt, not for none: a batch has no support "
+                "that its labels could contradict; remove it"
+            )
 
     @model_validator(mode="after")
     def _influence_fits_the_learner(self) -> Config:
@@ -95,6 +149,12 @@ class Config(Section):
                 "loss, which it is not quite, use learner.name: maml"
             )
         return self
+
+
+def _with_default(given: dict[str, Any], section: str, key: str, value: str) -> dict[str, Any]:
+    """A configuration as it was given, with another default for a key of a section."""
+    found = given.get(section, {})
+    return {**given, section: {key: value, **found}} if isinstance(found, dict) else given
 
 
 def _listed(names: tuple[str, ...]) -> str:

@@ -232,6 +232,45 @@ class EpisodesConfig(Section):
     joined: JoinedConfig | None = None
 
 
+class LabelledImageConfig(ValuesConfig):
+    """How a labelled instance becomes an input.
+
+    Attributes:
+        size: Height and width that images of idx files and folders are resized to; absent: as
+            stored.
+        colour: Of those images; absent: ``grey`` for idx files, ``rgb`` for folders.
+    """
+
+    size: PositiveInt | None = None
+    colour: Colour | None = None
+
+
+class LabelledConfig(Section):
+    """Labelled data sets for a classifier that does not adapt, cut into batches.
+
+    A path is a file of arrays (``.npz`` or HDF5), an idx file of images whose labels lie beside it,
+    or a folder or zip of ``class/image``.
+
+    Attributes:
+        train: The training set.
+        eval: The evaluation set, of the same classes.
+        train_size: So many instances of it, drawn by ``seed``; absent: all.
+        eval_size: Likewise.
+        batch: Instances of a batch, which is scored as a task; the last one may be smaller.
+        seed: Of the order in which instances are put into batches.
+        image: How an instance becomes an input.
+    """
+
+    format: Literal["labelled"]
+    train: Path
+    eval: Path
+    train_size: PositiveInt | None = None
+    eval_size: PositiveInt | None = None
+    batch: PositiveInt = 64
+    seed: Seed = 0
+    image: LabelledImageConfig = LabelledImageConfig()
+
+
 class TaskFactoryConfig(Section):
     """One's own tasks.
 
@@ -261,6 +300,7 @@ FORMATS: dict[str, type[Section]] = {
     "torchmeta": TorchmetaConfig,
     "episodes": EpisodesConfig,
     "factory": TaskFactoryConfig,
+    "labelled": LabelledConfig,
 }
 
 TasksConfig = Annotated[
@@ -272,6 +312,7 @@ TasksConfig = Annotated[
     | MetaOptNetConfig
     | TorchmetaConfig
     | EpisodesConfig
-    | TaskFactoryConfig,
+    | TaskFactoryConfig
+    | LabelledConfig,
     Field(discriminator="format"),
 ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -23,8 +22,8 @@ Floats = npt.NDArray[np.float64]
 APART: tuple[Signal, ...] = ("leave-one-out", "self-influence", "own-influence")
 """Signals that need evidence of their own."""
 
-SHARED: Signal = "combined"
-"""The signal with whose evidence come all the others'."""
+SHARED: tuple[Signal, ...] = ("combined", "loss")
+"""The signals with whose evidence come all the others'; the first that a learner has is taken."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ class Known:
             {**_label_signals(problem, each), "influence": mean.scores.instance_influence},
             {
                 "label_noise": noise.label_noise,
-                "contradiction": noise.contradictions.ratio,
+                **({"contradiction": noise.contradictions.ratio} if problem.config.adapts else {}),
                 "influence": mean.scores.task_influence.mean(axis=1),
                 "loss": mean.outer_loss,
                 "grad-norm": mean.grad_norm,
@@ -85,8 +84,14 @@ class _Checkpoint:
 
     @classmethod
     def of(cls, stages: Stages) -> _Checkpoint:
-        signals = [SHARED, *(one for one in APART if stages.network or one != "self-influence")]
+        allowed = stages.problem.config.signals
+        apart = [one for one in APART if stages.network or one != "self-influence"]
+        signals = [_shared(allowed), *(one for one in apart if one in allowed)]
         return cls(measure(stages), {one: _evidence(stages, one) for one in signals})
+
+
+def _shared(allowed: tuple[Signal, ...]) -> Signal:
+    return next(one for one in SHARED if one in allowed)
 
 
 def _evidence(stages: Stages, signal: Signal) -> LabelEvidence:
@@ -101,10 +106,12 @@ def _label_signals(problem: Problem, each: list[_Checkpoint]) -> dict[str, Float
         kind: LabelEvidence.averaged([one.labels[kind] for one in each]).training
         for kind in each[0].labels
     }
-    judgement = judge(means[SHARED].crossfit, problem.train)
-    found = {}
-    for signal in get_args(Signal):
-        evidence = means.get(signal if signal in APART else SHARED)
+    allowed = problem.config.signals
+    shared = _shared(allowed)
+    judgement = judge(means[shared].crossfit, problem.train)
+    found: dict[str, Floats] = {}
+    for signal in allowed:
+        evidence = means.get(signal if signal in APART else shared)
         if evidence is not None:
             found[signal] = signal_values(signal, evidence, judgement, problem.train)
     return found

@@ -45,33 +45,30 @@ def self_influence(
         ``[n_instances]``, in the task set's order of instances.
     """
     sums = Covariances.total(
-        Covariances.of(record).over_tasks() for _, record in _records(adaptation, network)
+        Covariances.of(record).over_tasks() for _, record, _ in _records(adaptation, network)
     )
     bases = Bases.of(network, sums, next(iter(adaptation.params.values())))
     squares = summed(
         {path: values.sum(0) for path, values in bases.squares(record).items()}
-        for _, record in _records(adaptation, network)
+        for _, record, _ in _records(adaptation, network)
     )
     factors = Factors(network, bases, corrected(squares, sums.count))
     inverse = factors.inverse_eigenvalues("heuristic")
     result = np.empty(adaptation.task_set.n_instances)
-    for position, (instances, record) in enumerate(_records(adaptation, network)):
+    for instances, record, done in _records(adaptation, network):
         result[instances] = factors.quadratic(inverse, record).double().cpu().numpy()
-        advance(position % 2 * len(instances))  # each batch comes twice, support and query
+        advance(done)
     return result
 
 
-def _records(adaptation: Adaptation, network: Network) -> Iterator[tuple[Ints, Record]]:
-    """The gradients of the support sets and of the query sets, and whose they are."""
+def _records(adaptation: Adaptation, network: Network) -> Iterator[tuple[Ints, Record, int]]:
+    """The gradients of support sets and of query sets, whose they are, and how many tasks end."""
     terms = fisher_terms(adaptation.objective.mean_loss, "empirical")
     for batch in adaptation.batches():
         theta = adaptation.adapted(batch)
-        data, n = batch.data, batch.data.support_y.shape[1]
-        yield (
-            batch.instances[:, :n],
-            record_tasks(network, theta, data.support_x, data.support_y, terms),
-        )
-        yield (
-            batch.instances[:, n:],
-            record_tasks(network, theta, data.query_x, data.query_y, terms),
-        )
+        start = 0
+        for x, y in batch.data.sets:
+            instances = batch.instances[:, start : start + y.shape[1]]
+            start += y.shape[1]
+            done = len(batch.rows) if start == batch.instances.shape[1] else 0
+            yield instances, record_tasks(network, theta, x, y, terms), done

@@ -103,8 +103,13 @@ def open_arrays(path: Path, known: Collection[str]) -> Iterator[ArrayFile]:
         yield ArrayFile(path, stored)
 
 
-def write_arrays(path: Path, arrays: Mapping[str, Array]) -> None:
+def write_arrays(path: Path, arrays: Mapping[str, Array], rows: int = 1) -> None:
     """Writes the arrays, compressed and, in HDF5, checksummed and with text as fixed-length UTF-8.
+
+    Args:
+        path: The file.
+        arrays: By name.
+        rows: Of an array that HDF5 compresses together.
 
     Raises:
         TaskSetError: The suffix is of no known kind.
@@ -118,7 +123,7 @@ def write_arrays(path: Path, arrays: Mapping[str, Array]) -> None:
         else:
             with writing(temporary) as file:
                 for name, array in arrays.items():
-                    _write_dataset(file, name, array)
+                    _write_dataset(file, name, array, rows)
 
 
 def check_suffix(path: Path) -> None:
@@ -172,12 +177,12 @@ def _readable(path: Path) -> Iterator[None]:
         raise TaskSetError(path, "does not fit into memory") from None
 
 
-def _write_dataset(file: Any, name: str, array: Array) -> None:
+def _write_dataset(file: Any, name: str, array: Array, rows: int) -> None:
     if array.dtype.kind == "U":
         array = np.char.encode(array, "utf-8")
         kind = h5py.string_dtype("utf-8", max(1, array.dtype.itemsize))
         array = array.astype(kind)
-    chunks = (1, *array.shape[1:]) if array.size else None
+    chunks = (min(rows, len(array)), *array.shape[1:]) if array.size else None
     options = {"chunks": chunks, "compression": "gzip", "fletcher32": True} if chunks else {}
     file.create_dataset(name, data=array, **options)
 

@@ -136,9 +136,10 @@ class Forms:
         self._check_shapes()
         first = self.dtypes[self.naming[0].inputs]
         inputs, labels = zip(*((names.inputs, names.labels) for names in self.naming), strict=True)
+        texts = {*TEXTS, *(names.ids for names in self.naming)}
         for name, dtype in self.dtypes.items():
             where, got = f"{self.where}: {name}", f"has dtype {dtype}"
-            if name in TEXTS and dtype.kind != "U":
+            if name in texts and dtype.kind != "U":
                 raise TaskSetError(where, got, "text", "array.astype(str)")
             if name in labels and dtype.kind not in "iu":
                 raise TaskSetError(where, got, "integers", "array.astype('int64')")

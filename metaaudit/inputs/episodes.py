@@ -35,7 +35,8 @@ from metaaudit.inputs.arrays import Array, ArrayFile, check_suffix, open_arrays,
 from metaaudit.inputs.episode_names import KNOWN, Forms, Naming, SetNames, check_texts, naming_of
 from metaaudit.inputs.gathered import ABSENT, TaskGatherer, check_task, check_text, instances
 from metaaudit.inputs.joined import cut
-from metaaudit.inputs.task_set import SETS, ImagePool, TaskSet
+from metaaudit.inputs.task_set import SETS, TaskSet
+from metaaudit.inputs.values import default_pixels
 
 
 def load_episodes(config: EpisodesConfig) -> tuple[TaskSet, TaskSet]:
@@ -98,7 +99,7 @@ def write_episodes(path: Path, task_set: TaskSet) -> None:
     for task in task_set.tasks:
         check_task(path, task)
     arrays: dict[str, Array] = {"task_id": _text(path, task_set.task_ids)}
-    pixels = _default_pixels(task_set.pool)
+    pixels = default_pixels(task_set.pool)
     for name in SETS:
         slots = max(len(task.rows(name)) for task in task_set.tasks)
         shape = (len(task_set), slots)
@@ -144,16 +145,6 @@ def _class_names(arrays: Mapping[str, Array], row: int) -> tuple[str, ...]:
     while names and not names[-1]:
         names.pop()
     return tuple(names)
-
-
-def _default_pixels(pool: ImagePool) -> Array:
-    """Pixels that give the model's inputs with default image options."""
-    baked = pool.mean or pool.std
-    if pool.pixels.dtype != np.uint8 and not baked:
-        return pool.pixels
-    if pool.scale != 255.0 or baked:
-        return pool.values(np.arange(len(pool.pixels)))
-    return np.asarray(255 - pool.pixels if pool.invert else pool.pixels)
 
 
 def _text(path: Path, values: Any) -> Array:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from metaaudit.config.tasks import IdxConfig
+from metaaudit.config.tasks import IdxConfig, ImageConfig
 from metaaudit.errors import TaskSetError
 from metaaudit.inputs.idx_files import IdxFile
 from metaaudit.inputs.images import CHANNELS, resized
@@ -18,14 +19,25 @@ _DIGITS = set("0123456789")
 
 
 def idx_source(config: IdxConfig) -> ImageSource:
-    """The images of all pairs of files, by label.
+    """The images of all pairs of files that a configuration names, by label.
 
     No task has two turns of one class. Where classes are digits, no task has a 6 and a 9 either,
     if some images are turned by 180 degrees against others: a 6 turned so is a 9.
 
+    Raises:
+        TaskSetError: As ``idx_images`` does.
+    """
+    found = idx_images(config.root, config.image)
+    return replace(found, kinds=_kinds(list(found.classes), config.rotations))
+
+
+def idx_images(root: Path, image: ImageConfig) -> ImageSource:
+    """The images of all pairs of files, by label.
+
     Args:
-        config: Its ``root`` is a folder of ``*-images-idx3-ubyte`` and ``*-labels-idx1-ubyte``
-            files, or one of images. Of a file and its ``.gz`` the file is taken.
+        root: A folder of ``*-images-idx3-ubyte`` and ``*-labels-idx1-ubyte`` files, or one file of
+            images. Of a file and its ``.gz`` the file is taken.
+        image: Size and colours.
 
     Returns:
         Ids are ``<file of images>/<index>``, and classes the labels.
@@ -36,16 +48,15 @@ def idx_source(config: IdxConfig) -> ImageSource:
     """
     files: dict[str, IdxFile] = {}
     classes: dict[int, list[str]] = {}
-    for stem, path in _image_files(config.root).items():
+    for stem, path in _image_files(root).items():
         files[stem] = images = IdxFile.opened(path, dims=3)
         labels = _labels_beside(images)
         for row, label in enumerate(labels.tolist()):
             classes.setdefault(label, []).append(f"{stem}/{row}")
     return ImageSource(
-        where=config.root,
+        where=root,
         classes={str(label): classes[label] for label in sorted(classes)},
-        read=lambda ids: _read(files, ids, config),
-        kinds=_kinds([str(label) for label in sorted(classes)], config.rotations),
+        read=lambda ids: _read(files, ids, image),
     )
 
 
@@ -85,16 +96,16 @@ def _labels_beside(images: IdxFile) -> Pixels:
     return np.concatenate(list(labels.blocks()))
 
 
-def _read(files: dict[str, IdxFile], ids: Sequence[str], config: IdxConfig) -> Pixels:
-    wanted, colour = rows_of(ids), config.image.colour
-    shape = common_shape([(files[stem].path, files[stem]) for stem in wanted], config.image)
+def _read(files: dict[str, IdxFile], ids: Sequence[str], image: ImageConfig) -> Pixels:
+    wanted, colour = rows_of(ids), image.colour
+    shape = common_shape([(files[stem].path, files[stem]) for stem in wanted], image)
     pixels = np.empty((len(ids), CHANNELS[colour], *shape), dtype=np.uint8)
     for stem, (rows, places) in wanted.items():
         start = 0
         for block in files[stem].blocks():  # in order, since a .gz has no other
             low, high = np.searchsorted(rows, [start, start + len(block)])
             picked = block[rows[low:high] - start, np.newaxis]
-            pixels[places[low:high]] = resized(picked, config.image.size, colour)
+            pixels[places[low:high]] = resized(picked, image.size, colour)
             start += len(block)
     return pixels
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from metaaudit.config.tasks import ImageFolderConfig
+from pathlib import Path
+
+from metaaudit.config.tasks import ImageConfig, ImageFolderConfig
 from metaaudit.errors import TaskSetError
 from metaaudit.inputs.decoded import decoded_by_id
 from metaaudit.inputs.image_files import ImageFile, find_image_files
@@ -12,13 +14,23 @@ _LAYOUT = "split/class/image or class/image"
 
 
 def image_folder_source(config: ImageFolderConfig) -> ImageSource:
+    """The images that a configuration names, by class.
+
+    Raises:
+        TaskSetError: As ``folder_images`` does.
+    """
+    return folder_images(config.root, config.image)
+
+
+def folder_images(root: Path, image: ImageConfig) -> ImageSource:
     """Images whose class is the folder that they are in.
 
     Folders that hold all others are passed over, as the one at the top of many zips, and so is a
     single split.
 
     Args:
-        config: Its ``root`` is a folder, in which zips count as folders, or one zip.
+        root: A folder, in which zips count as folders, or one zip.
+        image: Size and colours.
 
     Returns:
         Ids are the paths below the folders that were passed over.
@@ -26,10 +38,10 @@ def image_folder_source(config: ImageFolderConfig) -> ImageSource:
     Raises:
         TaskSetError: ``root`` cannot be read, holds no images, or not all of them in one layout.
     """
-    files = find_image_files(config.root)
+    files = find_image_files(root)
     if not files:
-        raise TaskSetError(config.root, "holds no images", _LAYOUT)
-    depth = _depth(config, files)
+        raise TaskSetError(root, "holds no images", _LAYOUT)
+    depth = _depth(root, files)
     copies: dict[str, list[ImageFile]] = {}
     classes: dict[str, list[str]] = {}
     splits: dict[str, dict[str, None]] = {}
@@ -42,19 +54,19 @@ def image_folder_source(config: ImageFolderConfig) -> ImageSource:
         if split:
             splits.setdefault(split[0], {})[name] = None
     return ImageSource(
-        where=config.root,
+        where=root,
         classes=classes,
-        read=decoded_by_id(copies, config.image),
+        read=decoded_by_id(copies, image),
         splits={split: sorted(names) for split, names in splits.items()},
     )
 
 
-def _depth(config: ImageFolderConfig, files: list[ImageFile]) -> int:
+def _depth(root: Path, files: list[ImageFile]) -> int:
     """How many parts of an image's path count: 2 or 3."""
     for file in files:
         if len(file.parts) != len(files[0].parts):
             raise TaskSetError(
-                config.root,
+                root,
                 f"has {files[0].name} and {file.name}, one deeper than the other",
                 f"all images as {_LAYOUT}",
             )
@@ -63,6 +75,6 @@ def _depth(config: ImageFolderConfig, files: list[ImageFile]) -> int:
         depth -= 1
     if depth not in (2, 3):
         raise TaskSetError(
-            config.root, f"has {files[0].name}", f"all images as {_LAYOUT}", "check tasks.root"
+            root, f"has {files[0].name}", f"all images as {_LAYOUT}", "check tasks.root"
         )
     return depth

@@ -77,7 +77,7 @@ class ImagePool:
 
 @dataclass(frozen=True)
 class Task:
-    """One few-shot task.
+    """One few-shot task, or a batch of a labelled data set: a task whose support is empty.
 
     Attributes:
         task_id: Stable name.
@@ -85,7 +85,8 @@ class Task:
         support_y: ``[n]`` labels in ``0..ways-1``.
         query: ``[m]`` rows into the image pool.
         query_y: ``[m]`` labels in ``0..ways-1``.
-        class_names: The dataset's name of each label, where known; else empty.
+        class_names: The dataset's name of each label, where known; else empty. A batch has those
+            of all classes, also of those that none of its instances is of.
     """
 
     task_id: str
@@ -99,6 +100,13 @@ class Task:
     def shape(self) -> tuple[int, int]:
         """Number of support and of query instances."""
         return len(self.support), len(self.query)
+
+    @property
+    def ways(self) -> int:
+        """Number of classes."""
+        if not len(self.support):
+            return len(self.class_names)
+        return 1 + int(self.pooled_labels.max())
 
     @property
     def pooled_labels(self) -> Ints:
@@ -137,7 +145,18 @@ class TaskSet:
     @property
     def ways(self) -> int:
         """The largest number of classes in any task."""
-        return 1 + max(int(max(task.support_y.max(), task.query_y.max())) for task in self.tasks)
+        return max(task.ways for task in self.tasks)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the tasks are batches of one labelled data set, which have no support."""
+        return not any(len(task.support) for task in self.tasks)
+
+    @property
+    def size(self) -> str:
+        """How much there is, in words."""
+        instances = f"{self.n_instances} instances"
+        return instances if self.labelled else f"{len(self)} tasks, {instances}"
 
     @property
     def query_sizes(self) -> Ints:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from metaaudit.config.tasks import (
@@ -10,6 +11,7 @@ from metaaudit.config.tasks import (
     IdxConfig,
     ImageCsvConfig,
     ImageFolderConfig,
+    LabelledConfig,
     MetaOptNetConfig,
     MiniImagenetConfig,
     OmniglotConfig,
@@ -18,10 +20,12 @@ from metaaudit.config.tasks import (
     TasksConfig,
     TorchmetaConfig,
 )
-from metaaudit.inputs.episodes import load_episodes
+from metaaudit.inputs.episodes import load_episodes, write_episodes
 from metaaudit.inputs.idx import idx_source
 from metaaudit.inputs.image_csv import image_csv_source
 from metaaudit.inputs.image_folder import image_folder_source
+from metaaudit.inputs.labelled import load_labelled
+from metaaudit.inputs.labelled_arrays import write_labelled
 from metaaudit.inputs.metaoptnet import metaoptnet_source
 from metaaudit.inputs.mini_imagenet import mini_imagenet_source
 from metaaudit.inputs.omniglot import omniglot_source
@@ -45,8 +49,9 @@ SOURCES: dict[type[SampledConfig], Callable[[Any], ImageSource]] = {
 READY_MADE: dict[type[Any], Callable[[Any], tuple[TaskSet, TaskSet]]] = {
     EpisodesConfig: load_episodes,
     TaskFactoryConfig: load_task_factory,
+    LabelledConfig: load_labelled,
 }
-"""What gives the tasks of a format that has them ready-made."""
+"""What gives the tasks of a format that samples none."""
 
 
 def load_tasks(config: TasksConfig) -> tuple[TaskSet, TaskSet]:
@@ -58,3 +63,15 @@ def load_tasks(config: TasksConfig) -> tuple[TaskSet, TaskSet]:
     if isinstance(config, SampledConfig):
         return sample_tasks(SOURCES[type(config)](config), config)
     return READY_MADE[type(config)](config)
+
+
+def write_tasks(path: Path, task_set: TaskSet) -> None:
+    """Writes few-shot tasks as episodes, and batches as the labelled data set that they are of.
+
+    Raises:
+        TaskSetError: The suffix is of no known kind, there are no tasks, or one of them could
+            not be read back.
+        RunError: The folder cannot be written to.
+    """
+    write = write_labelled if task_set.tasks and task_set.labelled else write_episodes
+    write(path, task_set)

@@ -1,9 +1,10 @@
-"""A pool of images whose values are as a configuration asks."""
+"""A pool of images whose values are as a configuration asks, and pixels that need no asking."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from metaaudit.config.tasks import ValuesConfig
@@ -23,3 +24,13 @@ def image_pool(pixels: npt.NDArray[Any], ids: tuple[str, ...], image: ValuesConf
     """
     mean, std = tuple(image.mean or ()), tuple(image.std or ())
     return ImagePool(pixels, ids, image.scale, image.invert, mean, std)
+
+
+def default_pixels(pool: ImagePool) -> npt.NDArray[Any]:
+    """Pixels ``[n_images, ...]`` that give the model's inputs with default image options."""
+    baked = pool.mean or pool.std
+    if pool.pixels.dtype != np.uint8 and not baked:
+        return pool.pixels
+    if pool.scale != 255.0 or baked:
+        return pool.values(np.arange(len(pool.pixels)))
+    return np.asarray(255 - pool.pixels if pool.invert else pool.pixels)

@@ -127,7 +127,10 @@ def detect(
     item_wrong = np.array([item.wrong for item in items])
     item_q = running_rates(1 - item_wrong, np.array([item.score for item in items]))
     noisy_q = noisy_q_values(wrong, train, config.noisy_share)
-    temperature, lapse = calibration_of(trusted_evidence.adapted, trusted)
+    renamed = Contradictions.none(len(train))
+    if not train.labelled:
+        temperature, lapse = calibration_of(trusted_evidence.adapted, trusted)
+        renamed = contradictions(evidence.adapted, train, temperature, lapse)
     return LabelNoise(
         signal=values,
         score=score,
@@ -144,7 +147,7 @@ def detect(
         item_mislabeled=item_q <= config.fdr,
         label_noise=label_noise(wrong, train),
         noisy_q=noisy_q,
-        contradictions=contradictions(evidence.adapted, train, temperature, lapse),
+        contradictions=renamed,
     )
 
 
@@ -179,11 +182,10 @@ def _log_odds(signal: Signal, values: Floats) -> Floats:
 def _warnings(train: TaskSet, trusted: TaskSet, shift: float, noisy: Flags) -> list[str]:
     found = []
     ours, theirs = (
-        [(len(np.unique(task.support_y)), *task.shape) for task in tasks.tasks]
-        for tasks in (train, trusted)
+        [(task.ways, *task.shape) for task in tasks.tasks] for tasks in (train, trusted)
     )
     unlike = sum(size not in theirs for size in ours)
-    if unlike > len(ours) / 2:
+    if unlike > len(ours) / 2 and not train.labelled:
         found.append(
             f"no evaluation task has the size of {unlike} of the {len(ours)} training tasks, so "
             "that what is usual there says little of wrong labels here: give evaluation tasks of "

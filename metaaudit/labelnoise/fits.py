@@ -59,7 +59,7 @@ def adapted_fit(
     def fit(params: Params, w: Tensor, _: Tensor, data: TaskTensors) -> Tensor:
         theta = objective.adapt(params, w, data)
         forward = objective.forward
-        return torch.cat([forward(theta, data.support_x), forward(theta, data.query_x)])
+        return torch.cat([forward(theta, x) for x, _ in data.sets])
 
     def classify(batch: TaskBatch) -> Tensor:
         logits: Tensor = over_tasks(fit, params, batch.data)

@@ -40,6 +40,8 @@ class Judgement:
 def judge(log_probabilities: Probabilities, task_set: TaskSet) -> Judgement:
     """Judges every label by the probabilities of its instance.
 
+    Batches of a labelled data set have the same classes and are judged as one task.
+
     Args:
         log_probabilities: ``[n_instances, n_outputs]``.
         task_set: The tasks, which give the labels.
@@ -48,8 +50,8 @@ def judge(log_probabilities: Probabilities, task_set: TaskSet) -> Judgement:
     loss, margin = np.empty(n), np.empty(n)
     suggested, confident = np.empty(n, dtype=np.int64), np.empty(n, dtype=np.bool_)
     start = 0
-    for task in task_set.tasks:
-        labels = task.pooled_labels
+    each = [task.pooled_labels for task in task_set.tasks]
+    for labels in [np.concatenate(each)] if task_set.labelled else each:
         part = slice(start, start := start + len(labels))
         log_p = within_classes(log_probabilities[part], labels)
         given = log_p[np.arange(len(labels)), labels]

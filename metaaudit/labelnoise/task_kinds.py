@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -36,6 +37,11 @@ class Contradictions:
     ratio: Floats
     q_value: Floats
     renamings: list[dict[int, int]]
+
+    @classmethod
+    def none(cls, n_tasks: int) -> Self:
+        """Those of tasks without a support, which their labels could contradict."""
+        return cls(np.zeros(n_tasks), np.ones(n_tasks), [{} for _ in range(n_tasks)])
 
 
 def label_noise(wrong: Floats, task_set: TaskSet) -> Floats:

@@ -8,6 +8,7 @@ from metaaudit.learners.maml import MAML
 from metaaudit.learners.meta_sgd import MetaSGD
 from metaaudit.learners.protonet import ProtoNet
 from metaaudit.learners.ridge import Ridge
+from metaaudit.learners.unadapted import Unadapted
 
 __all__ = [
     "ANIL",
@@ -20,6 +21,7 @@ __all__ = [
     "ProtoNet",
     "Ridge",
     "Support",
+    "Unadapted",
     "build_learner",
     "weighted_loss",
 ]

@@ -8,6 +8,7 @@ from metaaudit.config.learner import (
     LearnerConfig,
     ProtonetConfig,
     RidgeConfig,
+    UnadaptedConfig,
 )
 from metaaudit.learners.anil import ANIL
 from metaaudit.learners.base import Learner
@@ -16,6 +17,7 @@ from metaaudit.learners.maml import MAML
 from metaaudit.learners.meta_sgd import MetaSGD
 from metaaudit.learners.protonet import ProtoNet
 from metaaudit.learners.ridge import Ridge
+from metaaudit.learners.unadapted import Unadapted
 from metaaudit.models import Head, Model
 
 
@@ -33,6 +35,8 @@ def build_learner(config: LearnerConfig, model: Model, input_shape: tuple[int, .
     Raises:
         ModelError: The learner needs a network that ends with a linear layer.
     """
+    if isinstance(config, UnadaptedConfig):
+        return Unadapted()
     if isinstance(config, ImamlConfig):
         return IMAML(config.inner_lr, config.steps, config.proximity, config.tolerance)
     if isinstance(config, AnilConfig | ProtonetConfig | RidgeConfig):

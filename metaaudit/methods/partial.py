@@ -89,10 +89,9 @@ class Partial(Adaptation):
         """See ``Adaptation.weight_derivatives``."""
 
         def one(theta: Params, data: TaskTensors) -> Tensor:
-            sets = (data.support_x, data.support_y), (data.query_x, data.query_y)
             slopes: list[Tensor] = [
                 jvp(lambda theta: self.objective.losses(theta, x, y), (theta,), (tangent,))[1]  # noqa: B023
-                for x, y in sets
+                for x, y in data.sets
             ]
             return torch.cat([slope / len(slope) for slope in slopes])
 

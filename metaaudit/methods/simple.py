@@ -58,7 +58,7 @@ def _norms(given: Given, batch: TaskBatch) -> Tensor:
     """``[batch, n + m]``, one instance of every task at a time: memory stays that of a gradient."""
     objective, theta, data = given.train.objective, given.train.adapted(batch), batch.data
     found = []
-    for x, y in ((data.support_x, data.support_y), (data.query_x, data.query_y)):
+    for x, y in data.sets:
 
         def losses(theta: Params, x: Tensor = x, y: Tensor = y) -> Tensor:
             each: Tensor = vmap(objective.losses)(theta, x, y)

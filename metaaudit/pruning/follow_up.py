@@ -8,6 +8,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+from metaaudit.inputs.arrays import SUFFIXES
 from metaaudit.runs.saved import SavedRun
 
 NEW = Path("NEW.h5")
@@ -30,9 +31,11 @@ def needs_evaluation_copy(run: SavedRun) -> bool:
     tasks = run.manifest["config"].get("tasks", {})
     image = tasks.get("image") or {}
     as_seen = image.get("scale", 255.0) == 255.0 and not any(
-        image.get(key) for key in ("invert", "mean", "std")
+        image.get(key) for key in ("invert", "mean", "std", "size", "colour")
     )
-    return tasks.get("format") != "episodes" or bool(tasks.get("joined")) or not as_seen
+    kind = tasks.get("format")
+    in_arrays = kind == "labelled" and Path(tasks.get("eval", "")).suffix in SUFFIXES
+    return not (kind == "episodes" or in_arrays) or bool(tasks.get("joined")) or not as_seen
 
 
 def score_command(run: SavedRun, checkpoint: Path) -> str:
@@ -74,9 +77,14 @@ def _weights(run: SavedRun, checkpoint: Path) -> list[str]:
 
 def _tasks(run: SavedRun, new: Path) -> list[str]:
     plain = ["plant={}"] if _planted(run) else []
+    tasks = run.manifest["config"].get("tasks", {})
     if not needs_evaluation_copy(run):
-        return [f"tasks.train={_yaml(new)}", *plain]
+        # A copy of what was drawn has no more to draw from.
+        whole = ["tasks.train_size=null"] if tasks.get("train_size") else []
+        return [f"tasks.train={_yaml(new)}", *whole, *plain]
     section = {"format": "episodes", "train": str(new), "eval": str(evaluation_copy(new))}
+    if tasks.get("format") == "labelled":
+        section |= {"format": "labelled", "batch": tasks["batch"], "seed": tasks["seed"]}
     return [f"tasks={_json(section)}", *plain]
 
 

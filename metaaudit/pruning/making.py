@@ -26,7 +26,8 @@ def make_plan(
         drop: What goes; ``None``: flagged labels are changed to the suggested ones instead.
         by: The score or rule that decides.
         max_fraction: Largest share of all tasks or instances.
-        min_per_class: So many support instances of every class stay in each task.
+        min_per_class: So many support instances of every class stay in each task, or so many
+            instances of every class in a labelled data set.
 
     Raises:
         RunError: ``by`` does not rank what is to be changed, a number is out of its range, no task

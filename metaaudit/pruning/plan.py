@@ -100,7 +100,8 @@ class PrunePlan(_Model):
         drop: What goes; none where labels are changed instead.
         by: The score or rule that decides.
         max_fraction: At most this share of all tasks or instances is changed.
-        min_per_class: So many support instances of every class stay in each task.
+        min_per_class: So many support instances of every class stay in each task, or so many
+            instances of every class in a labelled data set.
         counts: How many, when the plan was made.
         note: What to keep in mind.
         check: Commands that tell whether it was for the better.

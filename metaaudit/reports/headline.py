@@ -12,6 +12,12 @@ COUPLED = (
 )
 
 
+LABELLED = (
+    "The tasks are batches of a labelled data set, for a classifier that does not adapt: a query "
+    "is a batch, and a loss after adaptation that of the classifier itself. It was trained on the "
+    "labels that it judges here, so that wrong labels which it has learned by heart are not found."
+)
+
 BLIND = {
     "loss": "the loss after adaptation",
     "grad-norm": "the norm of the gradient",
@@ -51,7 +57,8 @@ def notes(run: SavedRun) -> list[str]:
     method = run.manifest["solver"]["method"]
     coupled = [COUPLED] if run.manifest.get("coupled") else []
     told = [] if method == "task-if" else [scored_by(method)]
-    return [*told, *_of_noise(run), *coupled]
+    labelled = [LABELLED] if run.labelled else []
+    return [*told, *labelled, *_of_noise(run), *coupled]
 
 
 def _of_noise(run: SavedRun) -> list[str]:

@@ -194,7 +194,7 @@ class _Builder:
         for tile in tiles:
             classes[tile.row.label].append(tile)
         return SetTiles(
-            name,
+            "Batch" if self.places.run.labelled else f"{name.capitalize()} set",
             [
                 ClassTiles(self.places.class_name(of[0].row.task_id, label), of)
                 for label, of in classes.items()

@@ -104,6 +104,11 @@ class SavedRun:
                 )
         return cls(path, tasks, instances, items, findings, manifest)
 
+    @property
+    def labelled(self) -> bool:
+        """Whether the tasks are batches of a labelled data set, which have no support."""
+        return not any(row.set == "support" for row in self.instances)
+
     @cached_property
     def task_influence(self) -> tuple[list[str], list[str], npt.NDArray[np.float64]]:
         """``(task_ids, eval_ids, influence [n_tasks, n_eval])`` from ``scores.h5``.

@@ -141,7 +141,7 @@ def _pooled(forward: Forward, objective: Objective, params: Params, batch: TaskB
 
     def both(params: Params, w: Tensor, _: Tensor, data: TaskTensors) -> Tensor:
         theta = objective.adapt(params, w, data)
-        return torch.cat([forward(theta, data.support_x), forward(theta, data.query_x)])
+        return torch.cat([forward(theta, x) for x, _ in data.sets])
 
     found: Tensor = over_tasks(both, params, batch.data)
     return found

@@ -82,7 +82,10 @@ class WeightedTasks(WeightedBatch):
 
 
 class WeightedInstances(WeightedBatch):
-    """Weights of instances, with a mean of 1 in every support and query set."""
+    """Weights of instances, with a mean of 1 in every support and query set.
+
+    Those of a labelled data set have a mean of 1 over all tasks.
+    """
 
     @staticmethod
     def items(task_set: TaskSet, rows: list[int]) -> Ints:
@@ -94,7 +97,10 @@ class WeightedInstances(WeightedBatch):
     @cached_property
     def _weights(self) -> Tensor:
         """``[n_instances]``, differentiable in the meta-network."""
-        sets = [size for task in self.adaptation.task_set.tasks for size in task.shape]
+        task_set = self.adaptation.task_set
+        sets = [size for task in task_set.tasks for size in task.shape]
+        if task_set.labelled:  # whose tasks are cut from one batch
+            sets = [task_set.n_instances]
         parts = torch.split(self.features, sets)
         return torch.cat([len(part) * self.network.shares(part) for part in parts])
 

@@ -71,7 +71,7 @@ def planted(task_set: TaskSet, config: PlantConfig) -> Planted:
         TaskSetError: A task has one class.
     """
     for task in task_set.tasks:
-        if len(np.unique(task.support_y)) < 2:
+        if task.ways < 2:
             raise TaskSetError(
                 task.task_id, "has one class: no label can be wrong", remedy="remove `plant`"
             )
@@ -161,7 +161,7 @@ def flip_labels(
         ValueError: A task has one class.
     """
     for task in task_set.tasks:
-        if len(np.unique(task.support_y)) < 2:
+        if task.ways < 2:
             raise ValueError(f"{task.task_id} has one class: no label can be wrong")
     rng = np.random.default_rng(seed)
     places = list(task_set.instances())
@@ -170,7 +170,7 @@ def flip_labels(
     labels = [{name: task.labels(name).copy() for name in SETS} for task in task_set.tasks]
     for i in chosen.tolist():
         row, name, index = places[i]
-        given, ways = int(labels[row][name][index]), len(set(task_set.tasks[row].support_y))
+        given, ways = int(labels[row][name][index]), task_set.tasks[row].ways
         if confusable:
             labels[row][name][index] = _nearest_class(task_set, row, given)
         else:
@@ -216,15 +216,14 @@ def _nearest_class(task_set: TaskSet, row: int, label: int) -> int:
 
 def _flip(task: Task, share: float, rng: np.random.Generator) -> Task:
     n, m = task.shape
-    labels = task.pooled_labels
-    ways = int(labels.max()) + 1
+    labels, ways = task.pooled_labels, task.ways
     for i in rng.permutation(n + m)[: max(1, round(share * (n + m)))]:
         labels[i] = (labels[i] + rng.integers(1, ways)) % ways
     return _relabelled(task, {"support": labels[:n], "query": labels[n:]})
 
 
 def _permute(task: Task, rng: np.random.Generator) -> Task:
-    ways = int(task.pooled_labels.max()) + 1
+    ways = task.ways
     # A random cycle through all classes moves every one of them.
     cycle = rng.permutation(ways)
     renamed = np.empty(ways, dtype=np.int64)

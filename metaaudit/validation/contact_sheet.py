@@ -57,27 +57,31 @@ def contact_sheet(path: Path, train: TaskSet, evaluation: TaskSet) -> None:
 
 
 def _block(title: str, task: Task, task_set: TaskSet) -> Image.Image:
-    labels = sorted(set(task.support_y.tolist()))[:CLASSES]
+    labels = sorted(set(task.pooled_labels.tolist()))[:CLASSES]
+    sets = [name for name in SETS if len(task.rows(name))]
     columns = [
         min(INSTANCES, max(int((task.labels(name) == label).sum()) for label in labels))
-        for name in SETS
+        for name in sets
     ]
     step = CELL + GAP
     font = ImageFont.load_default(SIZE)
     names = [_name(task, label) for label in labels]
     first = MARGIN + int(max(font.getlength(name) for name in names)) + SETS_APART
-    starts = [first, first + columns[0] * step + SETS_APART]
-    width = starts[1] + columns[1] * step + MARGIN
+    starts = [
+        first + place * SETS_APART + sum(columns[:place]) * step for place in range(len(sets))
+    ]
+    width = starts[-1] + columns[-1] * step + MARGIN
     block = Image.new("RGB", (width, MARGIN + 2 * TITLE + len(labels) * step), PAPER)
     draw = ImageDraw.Draw(block)
     draw.text((MARGIN, MARGIN), title, INK, font)
-    for name, start in zip(SETS, starts, strict=True):
-        draw.text((start, MARGIN + TITLE), f"{name} ({len(task.rows(name))})", MUTED, font)
+    for name, start in zip(sets, starts, strict=True):
+        called = name if len(sets) > 1 else "batch"
+        draw.text((start, MARGIN + TITLE), f"{called} ({len(task.rows(name))})", MUTED, font)
     shown = _shown(task, task_set)
     for line, (label, class_name) in enumerate(zip(labels, names, strict=True)):
         top = MARGIN + 2 * TITLE + line * step
         draw.text((MARGIN, top + CELL // 2 - SIZE), class_name, INK, font)
-        for name, start, count in zip(SETS, starts, columns, strict=True):
+        for name, start, count in zip(sets, starts, columns, strict=True):
             for place, index in enumerate(np.flatnonzero(task.labels(name) == label)[:count]):
                 picture = _picture(shown[name][index])
                 block.paste(picture, (start + place * step, top))
@@ -92,7 +96,8 @@ def _name(task: Task, label: int) -> str:
 
 def _shown(task: Task, task_set: TaskSet) -> dict[str, Pixels]:
     """The images of each set, ``[count, height, width, channels]``."""
-    values = {name: task_set.pool.values(task.rows(name)) for name in SETS}
+    sets = [name for name in SETS if len(task.rows(name))]
+    values = {name: task_set.pool.values(task.rows(name)) for name in sets}
     low = min(float(v.min()) for v in values.values())
     high = max(float(v.max()) for v in values.values())
     return {

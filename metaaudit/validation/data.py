@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from metaaudit.inputs.checkpoints.names import listed
-from metaaudit.inputs.task_set import SETS, Task, TaskSet
+from metaaudit.inputs.task_set import SETS, Ints, Task, TaskSet
 
 SHOWN = 3
 
@@ -33,7 +33,7 @@ def data_warnings(train: TaskSet, evaluation: TaskSet) -> list[str]:
     if shared:
         found.append(f"{len(shared)} inputs are in training and in evaluation tasks")
     classes = sorted(_class_names(train) & _class_names(evaluation))
-    if classes:
+    if classes and not train.labelled:
         found.append(
             f"{len(classes)} classes are in training and in evaluation tasks: {listed(classes)}"
         )
@@ -56,9 +56,10 @@ def _doubled(task: Task, digests: dict[int, bytes]) -> bool:
 
 
 def _tasks(task_set: TaskSet) -> str:
-    shapes = Counter((*task.shape, 1 + int(task.support_y.max())) for task in task_set.tasks)
+    shapes = Counter((*task.shape, task.ways) for task in task_set.tasks)
     sizes = ", ".join(
-        f"{ways}-way with {n} support and {m} query" for n, m, ways in sorted(shapes)[:SHOWN]
+        f"{ways}-way with {n} support and {m} query" if n else f"batches of {m}"
+        for n, m, ways in sorted(shapes)[:SHOWN]
     )
     more = f" and {len(shapes) - SHOWN} other sizes" if len(shapes) > SHOWN else ""
     return f"{len(task_set)}, {task_set.n_instances} instances; {sizes}{more}"
@@ -84,13 +85,18 @@ def _values(task_set: TaskSet) -> str:
 
 
 def _balance(task_set: TaskSet) -> str:
-    """The fewest and the most instances of a class in a set of a task."""
-    parts = []
-    for name in SETS:
-        counts = [np.unique(task.labels(name), return_counts=True)[1] for task in task_set.tasks]
-        fewest, most = min(int(c.min()) for c in counts), max(int(c.max()) for c in counts)
-        parts.append(f"{fewest}" if fewest == most else f"{fewest} to {most}")
-    return f"{parts[0]} support and {parts[1]} query a class"
+    """The fewest and the most instances of a class in a set of a task, or in a labelled set."""
+    if task_set.labelled:
+        labels = np.concatenate([task.query_y for task in task_set.tasks])
+        return f"{_range([labels])} a class"
+    support, query = (_range([task.labels(name) for task in task_set.tasks]) for name in SETS)
+    return f"{support} support and {query} query a class"
+
+
+def _range(sets: list[Ints]) -> str:
+    counts = [np.unique(labels, return_counts=True)[1] for labels in sets]
+    fewest, most = min(int(c.min()) for c in counts), max(int(c.max()) for c in counts)
+    return f"{fewest}" if fewest == most else f"{fewest} to {most}"
 
 
 def _digests(task_set: TaskSet) -> dict[int, bytes]:

@@ -36,9 +36,11 @@ class Fit:
         n_instances: Number of their query instances.
         chance: Accuracy of guessing.
         adapted: Accuracy after adaptation.
-        unadapted: Accuracy of the meta-parameters themselves; ``None`` where they are no network.
+        unadapted: Accuracy of the meta-parameters themselves; ``None`` where they are no network,
+            or the learner does not adapt.
         by_rate: Accuracy by inner learning rate; empty where the learner has no single one.
         rate: The configured one.
+        adapts: Whether the learner adapts.
     """
 
     n_tasks: int
@@ -48,6 +50,7 @@ class Fit:
     unadapted: float | None
     by_rate: dict[float, float]
     rate: float | None
+    adapts: bool = True
 
     @property
     def error(self) -> float:
@@ -60,10 +63,11 @@ def measure(problem: Problem, params: Params) -> Fit:
     learner = problem.objective.learner
     rows = list(range(min(MOST_TASKS, len(problem.evaluation))))
     tasks = problem.evaluation.select(rows)
-    guesses = [len(task.query) / (1 + int(task.support_y.max())) for task in tasks.tasks]
+    guesses = [len(task.query) / task.ways for task in tasks.tasks]
     n_instances = int(tasks.query_sizes.sum())
     some = replace(problem, evaluation=tasks)
-    whole = set(params) >= set(problem.model.initial())
+    adapts = problem.config.adapts
+    whole = adapts and set(params) >= set(problem.model.initial())
     rate = learner.inner_lr if isinstance(learner, MAML | ANIL | IMAML) else None
     by_rate = {} if rate is None else _by_rate(some, params, learner, rate)
     adapted = _accuracy(some, params, learner) if rate is None else by_rate[rate]
@@ -75,11 +79,17 @@ def measure(problem: Problem, params: Params) -> Fit:
         unadapted=_accuracy(some, params, None) if whole else None,
         by_rate=by_rate,
         rate=rate,
+        adapts=adapts,
     )
 
 
 def fit_lines(fit: Fit) -> list[str]:
     """What was measured."""
+    if not fit.adapts:
+        return [
+            f"fit: accuracy {fit.adapted:.3f} on {fit.n_instances} evaluation instances, "
+            f"chance {fit.chance:.3f}"
+        ]
     before = "" if fit.unadapted is None else f", {fit.unadapted:.3f} without adaptation"
     lines = [
         f"fit: accuracy {fit.adapted:.3f} after adaptation to {fit.n_tasks} evaluation tasks"
@@ -95,6 +105,11 @@ def fit_warnings(fit: Fit) -> list[str]:
     """What suggests that the configuration does not fit the checkpoint."""
     clearly = ERRORS * fit.error
     if fit.adapted < fit.chance + clearly:
+        if not fit.adapts:
+            return [
+                "accuracy is at chance: check that model and data are those of the checkpoint "
+                "(order of the classes, image size, polarity by image.invert, statistics)"
+            ]
         return [
             "accuracy after adaptation is at chance: check that learner, model and tasks are those "
             "of the checkpoint (inner_lr, steps, image size, polarity by image.invert, statistics)"

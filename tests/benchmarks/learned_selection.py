@@ -47,8 +47,8 @@ from metaaudit.methods import METHODS, Given
 from metaaudit.methods.data_features import data_features
 from metaaudit.stages import Stages
 
-BATCHES = {"few-shot": (8, 64), "labelled": (8, 64, 256)}
-"""Tasks, or instances, of a step of learned selection."""
+EPOCHS = {"few-shot": {8: 10, 64: 10}, "labelled": {8: 5, 64: 20, 256: 40}}
+"""Of learned selection, by tasks, or instances, of a step: fewer where there are more steps."""
 
 
 def main() -> None:
@@ -98,10 +98,12 @@ def told(seed: int, name: str, found: float, **more: float) -> None:
 
 def strategies(case: Case) -> dict[str, Callable[[Case], np.ndarray]]:
     settings: dict[str, dict[str, Any]] = {}
-    for named, features in (("embedding", {"features": ["embedding"]}), ("features", {})):
-        for batch in BATCHES["labelled" if case.labelled else "few-shot"]:
+    raw = ["embedding", "label"] if case.labelled else ["embedding"]
+    for named, features in (("embedding", {"features": raw}), ("features", {})):
+        for batch, epochs in EPOCHS["labelled" if case.labelled else "few-shot"].items():
             size = batch // BATCH if case.labelled else batch
-            settings[f"mts, {named}, batch {batch}"] = {**features, "batch": size}
+            own = {**features, "batch": size, "epochs": epochs}
+            settings[f"mts, {named}, batch {batch}"] = own
     return {
         "random": lambda case: by(case, "random"),
         "loss": lambda case: by(case, "loss"),

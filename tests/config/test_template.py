@@ -15,7 +15,7 @@ from metaaudit.config.influence import InnerConfig
 from metaaudit.config.section import Section
 from metaaudit.config.strict_yaml import parse_yaml
 from metaaudit.config.tasks import FORMATS, EpisodesConfig, TrainSplitConfig
-from metaaudit.errors import RunError
+from metaaudit.errors import ConfigError, RunError
 
 
 def sections(below: type[Section] = Section) -> list[type[Section]]:
@@ -67,11 +67,28 @@ def test_template_names_every_key(section: type[Section]) -> None:
         "name: imaml",
         "name: protonet",
         "name: ridge",
-        *(f"format: {name}" for name in FORMATS if name != "omniglot"),
+        *(f"format: {name}" for name in FORMATS if name not in ("omniglot", "labelled")),
     ],
 )
 def test_commented_alternatives_are_valid(tmp_path: Path, kind: str) -> None:
-    lines = template_text().splitlines()
+    path = tmp_path / "c.yaml"
+    path.write_text("\n".join(chosen(template_text().splitlines(), kind)), encoding="utf-8")
+    defaults(load_config(path))
+
+
+def test_the_alternatives_for_labelled_data_are_valid_together(tmp_path: Path) -> None:
+    lines = chosen(template_text().splitlines(), "name: none")
+    lines = chosen(lines, "format: labelled")
+    path = tmp_path / "c.yaml"
+    path.write_text("\n".join(lines), encoding="utf-8")
+    signal = "mislabel.signal=loss"
+    with pytest.raises(ConfigError, match=r"mislabel\.signal: combined is for learners that adapt"):
+        load_config(path)
+    defaults(load_config(path, [signal]).tasks)
+
+
+def chosen(lines: list[str], kind: str) -> list[str]:
+    """The template with a commented section in place of the one that is not commented."""
     start = next(i for i, line in enumerate(lines) if line.startswith(f"#   {kind}")) - 1
     section = lines[start].removeprefix("# ")
     first = lines.index(section)
@@ -81,10 +98,7 @@ def test_commented_alternatives_are_valid(tmp_path: Path, kind: str) -> None:
         if not line.startswith("#   "):
             break
         block.append(line)
-    replaced = [*lines[:first], *(line.removeprefix("# ") for line in block), *lines[last:]]
-    path = tmp_path / "c.yaml"
-    path.write_text("\n".join(replaced), encoding="utf-8")
-    defaults(load_config(path))
+    return [*lines[:first], *(line.removeprefix("# ") for line in block), *lines[last:]]
 
 
 def task_blocks() -> list[str]:

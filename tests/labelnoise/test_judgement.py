@@ -36,6 +36,27 @@ def test_loss_margin_and_suggestion_by_hand() -> None:
     assert found.confident.tolist() == [False, True, False, True, False, False, True, False]
 
 
+def test_batches_of_a_labelled_set_are_judged_as_one() -> None:
+    """The last instance is of a class that its batch lacks, and only the other batch has."""
+    names = ("a", "b", "c")
+    task_set = made_tasks([([], [0, 1, 2]), ([], [0, 1, 0])], class_names=[names, names])
+    probabilities = np.array(
+        [
+            [0.8, 0.1, 0.1],
+            [0.2, 0.7, 0.1],
+            [0.2, 0.2, 0.6],
+            [0.6, 0.3, 0.1],
+            [0.3, 0.5, 0.2],
+            [0.1, 0.2, 0.7],
+        ]
+    )
+    found = judge(np.log(probabilities), task_set)
+    np.testing.assert_allclose(found.loss, -np.log([0.8, 0.7, 0.6, 0.6, 0.5, 0.1]), rtol=1e-12)
+    assert found.suggested.tolist() == [0, 1, 2, 0, 1, 2]
+    # p(2) of those labelled 2 is 0.6, reached by 0.7.
+    assert found.confident.tolist() == [False] * 5 + [True]
+
+
 def test_outputs_that_a_task_lacks_do_not_count() -> None:
     task_set = made_tasks([([0, 1, 2] * 3, [0, 1, 2] * 3)])
     three = np.log(np.random.default_rng(0).dirichlet([1, 1, 1], task_set.n_instances))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from sklearn.metrics import roc_auc_score
 from metaaudit.bilevel import total_gradients
 from metaaudit.config.mts import MtsConfig
 from metaaudit.demo import digit_tasks
-from metaaudit.inputs.task_set import TaskSet
+from metaaudit.inputs.task_set import Task, TaskSet
+from metaaudit.learners import Unadapted
 from metaaudit.loading import assemble
 from metaaudit.methods.data_features import data_features, observer_of
 from metaaudit.models import Head, Layout, Params
@@ -68,13 +70,29 @@ def features(problem: Problem, params: Params | None = None) -> np.ndarray:
     return data_features(given(problem, params).stages)
 
 
+def labelled_problem() -> Problem:
+    """The instances of the small problem as batches for a classifier."""
+    problem, nothing = small_problem(learner=Unadapted()), np.empty(0, dtype=np.int64)
+
+    def batches(task_set: TaskSet) -> TaskSet:
+        names = tuple(map(str, range(task_set.ways)))
+        tasks = [
+            Task(t.task_id, nothing, nothing, np.r_[t.support, t.query], t.pooled_labels, names)
+            for t in task_set.tasks
+        ]
+        return TaskSet(task_set.pool, tuple(tasks))
+
+    return replace(problem, train=batches(problem.train), evaluation=batches(problem.evaluation))
+
+
+@pytest.mark.parametrize("made", [small_problem, labelled_problem])
 @pytest.mark.parametrize("normalisation", ["sum", "softmax"])
 @pytest.mark.parametrize("unit", [WeightedTasks, WeightedInstances])
 def test_the_network_descends_along_the_held_out_loss_after_a_step(
-    unit: type[WeightedBatch], normalisation: Any
+    unit: type[WeightedBatch], normalisation: Any, made: Callable[[], Problem]
 ) -> None:
     """By central differences in the network's own parameters, through a real step."""
-    problem = small_problem()
+    problem = made()
     params, rows = problem.template, [0, 2, 3]
     every = torch.randn(100, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     x = every[unit.items(problem.train, rows)]
@@ -106,8 +124,19 @@ def test_the_network_descends_along_the_held_out_loss_after_a_step(
             assert slope_there == pytest.approx(float(flat[place]), rel=1e-5, abs=1e-10)
 
 
-def test_equal_weights_train_as_without_any() -> None:
-    problem = small_problem()
+def test_the_batches_of_a_labelled_set_are_weighted_as_one() -> None:
+    problem = labelled_problem()
+    x = torch.randn(len(problem.train), 5, generator=torch.Generator().manual_seed(1)).double()
+    x = x.repeat_interleave(problem.train.n_instances // len(x), dim=0)  # batches differ
+    network = MetaNetwork.new(5, 4, "sum", 0, x)
+    here = problem.unrolled(problem.template, problem.train)
+    found = WeightedInstances(here, network, x, STEP)._weights
+    torch.testing.assert_close(found, len(x) * network.shares(x))
+
+
+@pytest.mark.parametrize("made", [small_problem, labelled_problem])
+def test_equal_weights_train_as_without_any(made: Callable[[], Problem]) -> None:
+    problem = made()
     here, x = problem.unrolled(problem.template, problem.train), torch.zeros(100, 3).double()
     expected = total_gradients(here).gradients.mean(axis=0)
     for unit in (WeightedTasks, WeightedInstances):

@@ -222,3 +222,21 @@ def test_csv_of_flipped_labels(clean: TaskSet) -> None:
     lines = list(csv.DictReader(io.StringIO(found.csv())))
     assert len(lines) == found.wrong.sum() == 12
     assert {(line["kind"], line["set"]) for line in lines} == {("flipped", "query")}
+
+
+def test_a_batch_gets_any_class_of_its_data_set() -> None:
+    """Also one that none of its instances is of; its support stays empty."""
+    nothing = np.empty(0, dtype=np.int64)
+    names = tuple("abcdef")
+    pool = ImagePool(np.zeros((60, 1), np.float32), tuple(map(str, range(60))))
+    tasks = tuple(
+        Task(f"b{k}", nothing, nothing, np.arange(6) + 6 * k, np.full(6, k % 2), names)
+        for k in range(10)
+    )
+    found = flip_labels(TaskSet(pool, tasks), 0.5, seed=0)
+    assert found.wrong.sum() == 30
+    new = np.concatenate([task.query_y for task in found.task_set.tasks])[found.wrong]
+    assert set(new.tolist()) == set(range(6))
+    assert {task.shape for task in found.task_set.tasks} == {(0, 6)}
+    whole = plant(TaskSet(pool, tasks), flip_tasks=4, flip_share=1.0, permute_tasks=0, seed=0)
+    assert whole.wrong.sum() == 24

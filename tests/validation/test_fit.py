@@ -44,6 +44,14 @@ def test_what_does_not_fit_is_warned_of(changes: dict[str, Any], part: str) -> N
     assert any(part in line for line in found)
 
 
+def test_a_classifier_that_does_not_adapt_is_said_to_be_none() -> None:
+    plain = replace(FIT, unadapted=None, by_rate={}, rate=None, adapts=False)
+    assert fit_lines(plain) == ["fit: accuracy 0.900 on 1000 evaluation instances, chance 0.200"]
+    assert fit_warnings(plain) == []
+    (warning,) = fit_warnings(replace(plain, adapted=0.21))
+    assert warning.startswith("accuracy is at chance: check that model and data are those")
+
+
 def test_lines_give_the_numbers() -> None:
     first, second = fit_lines(FIT)
     assert first == (
