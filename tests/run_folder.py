@@ -22,7 +22,8 @@ from metaaudit.findings import (
 )
 from metaaudit.inputs.task_set import SETS
 from metaaudit.runs.atomic import write_json, write_text
-from metaaudit.runs.saved import SIGN, SavedRun
+from metaaudit.runs.saved import SavedRun
+from metaaudit.runs.sign import SIGN
 from metaaudit.runs.tables import InstanceRow, ItemRow, TaskRow, csv_text
 
 WAYS, SHOTS, QUERIES, EVAL_TASKS = 2, 2, 2, 5

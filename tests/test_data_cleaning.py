@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import importlib.util
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,10 +13,13 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import roc_auc_score
 
 from metaaudit.bilevel import total_gradients, weight_derivatives
+from tests.small import Case, cli, succeeds
 
-PATH = Path(__file__).parents[1] / "sample_configs" / "data_cleaning" / "clean_digits.py"
+FOLDER = Path(__file__).parents[1] / "sample_configs" / "data_cleaning"
+PATH = FOLDER / "clean_digits.py"
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +61,25 @@ def test_query_weights_add_up_to_the_task(example: ModuleType) -> None:
     u = torch.from_numpy(np.linspace(-1, 1, len(gradient)))
     by_query = weight_derivatives(fitted, u)[example.N_TRAINING :]
     assert by_query.sum() == pytest.approx(float(gradient @ u.numpy()), rel=1e-9)
+
+
+def test_learned_selection_finds_bad_digits_of_both_kinds(tmp_path: Path) -> None:
+    """As the sample says, its paths moved to a folder of the test's own."""
+    subprocess.run([sys.executable, FOLDER / "write_digits.py", tmp_path], check=True)
+    text = (FOLDER / "learned_selection.yaml").read_text(encoding="utf-8")
+    case = Case(tmp_path)
+    case.config.write_text(text.replace("../../runs/cleaning/", ""), encoding="utf-8")
+    succeeds(case.cli("train"))
+    run = case.score("run")
+    with (run / "instances.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    kinds = np.array([row["instance_id"].split("-")[0] for row in rows])
+    below = np.array([float(row["influence"]) for row in rows])
+    for kind, least in (("wrong", 0.85), ("synthetic", 0.95)):
+        among = (kinds == kind) | (kinds == "right")
+        assert roc_auc_score(kinds[among] == kind, below[among]) > least
+    shown = succeeds(cli("report", run)).stdout
+    assert "the weight that was learned for the item is that far below" in " ".join(shown.split())
 
 
 def test_it_finds_what_is_wrong(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from metaaudit.gates import Outcome
 from metaaudit.runs.saved import SavedRun
+from metaaudit.runs.sign import BLIND
 
 COUPLED = (
     "The instances of a set are coupled: the network normalises by the statistics of the batch at "
@@ -17,13 +18,6 @@ LABELLED = (
     "is a batch, and a loss after adaptation that of the classifier itself. It was trained on the "
     "labels that it judges here, so that wrong labels which it has learned by heart are not found."
 )
-
-BLIND = {
-    "loss": "the loss after adaptation",
-    "grad-norm": "the norm of the gradient",
-    "random": "a random number",
-}
-"""Methods whose scores are the same whatever is evaluated on."""
 
 
 def run_name(run: SavedRun) -> str:

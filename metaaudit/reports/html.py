@@ -22,7 +22,7 @@ from metaaudit.reports.overview import MAX_LISTED, rule_views
 from metaaudit.reports.solver import SolveView, solve_view
 from metaaudit.reports.task_views import task_table
 from metaaudit.reports.views import Places
-from metaaudit.runs.saved import SIGN, SavedRun
+from metaaudit.runs.saved import SavedRun
 
 
 def render_html(
@@ -58,7 +58,7 @@ def _said_of(run: SavedRun) -> dict[str, Any]:
         "headline": headline(run),
         "warnings": warnings(run),
         "notes": notes(run),
-        "sign": SIGN,
+        "sign": run.findings.sign,
         "findings": run.findings,
         "counts": run.findings.counts,
         "thresholds": run.findings.thresholds,

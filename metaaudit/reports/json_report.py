@@ -11,7 +11,7 @@ from metaaudit.reports.comparison import Comparison
 from metaaudit.reports.headline import headline, run_name, warnings
 from metaaudit.reports.text import without_folder
 from metaaudit.runs import atomic
-from metaaudit.runs.saved import SIGN, SavedRun
+from metaaudit.runs.saved import SavedRun
 
 SCHEMA_VERSION = 2
 # The packages, timings and the resolved configuration stay in manifest.json.
@@ -39,7 +39,7 @@ def render_json(
         "schema_version": SCHEMA_VERSION,
         "run": run_name(run),
         "headline": headline(run),
-        "sign": SIGN,
+        "sign": run.findings.sign,
         "warnings": warnings(run),
         "findings": run.findings.model_dump(mode="json"),
         "tasks": [asdict(row) for row in run.tasks],

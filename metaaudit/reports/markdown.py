@@ -12,7 +12,7 @@ from metaaudit.reports.comparison import Comparison, sentences
 from metaaudit.reports.headline import gate_line, headline, notes, run_name, warnings
 from metaaudit.reports.text import number, percent, q_value, score, signed, z_score
 from metaaudit.reports.verdicts import Verdict, verdicts
-from metaaudit.runs.saved import SIGN, SavedRun
+from metaaudit.runs.saved import SavedRun
 
 TOP = 20
 MAX_EVIDENCE = 5
@@ -34,7 +34,7 @@ def render_markdown(
         *([] if outcome is None else _gate(outcome)),
         f"**{headline(run)}**",
         *(f"> **Warning:** {escape(text)}" for text in warnings(run)),
-        SIGN,
+        run.findings.sign,
         *_findings(run, outcome),
         *([] if comparison is None else _comparison(comparison)),
         *_tasks(run),

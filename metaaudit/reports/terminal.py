@@ -13,7 +13,7 @@ from metaaudit.printable import printable
 from metaaudit.reports.comparison import Comparison, sentences
 from metaaudit.reports.headline import headline, warnings
 from metaaudit.reports.text import percent, q_value, score, signed, z_score
-from metaaudit.runs.saved import SIGN, SavedRun
+from metaaudit.runs.saved import SavedRun
 
 TOP_CHANGES = 10
 
@@ -32,7 +32,7 @@ def print_tables(run: SavedRun, console: Console, top: int = 10) -> None:
     console.print(_instances(run, top))
     console.print(_findings(run))
     console.print(Text(headline(run), style="bold"))
-    console.print(Text(SIGN, style="dim"))
+    console.print(Text(run.findings.sign, style="dim"))
     for text in warnings(run):
         console.print(Text.assemble(("warning: ", "bold yellow"), printable(text)))
 

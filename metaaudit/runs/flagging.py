@@ -20,7 +20,6 @@ from metaaudit.findings import (
     fingerprint,
 )
 from metaaudit.inputs.task_set import SETS
-from metaaudit.runs.saved import SIGN
 from metaaudit.runs.tables import InstanceRow, ItemRow, TaskRow
 
 TaskRule = tuple[
@@ -86,7 +85,12 @@ class Flagging:
     evidence: Mapping[str, Sequence[str]]
 
     def findings(
-        self, *, estimated_wrong_labels: float, eval_tasks: int, warnings: Sequence[str]
+        self,
+        *,
+        estimated_wrong_labels: float,
+        eval_tasks: int,
+        warnings: Sequence[str],
+        sign: str,
     ) -> Findings:
         """All findings, by rule, the flagged ones of a rule before the borderline ones.
 
@@ -94,12 +98,13 @@ class Flagging:
             estimated_wrong_labels: Among all occurrences.
             eval_tasks: Number of evaluation tasks.
             warnings: What to keep in mind in reading them.
+            sign: What the sign of an influence says.
         """
         found = tuple(finding for rule in RULES for finding in self._of(rule))
         flagged = [row for row in self.instances if row.mislabeled]
         harmful = [row.influence_z for row in self.tasks if row.harmful]
         return Findings(
-            sign=SIGN,
+            sign=sign,
             counts=Counts(
                 tasks=len(self.tasks),
                 instances=len(self.instances),

@@ -22,11 +22,6 @@ from metaaudit.runs.atomic import resolved
 from metaaudit.runs.tables import InstanceRow, ItemRow, TaskRow, read_csv
 
 SCHEMA_VERSION = 2
-SIGN = (
-    "Positive influence = harmful: to first order, including the item raises the evaluation loss "
-    "by that much, and removing it lowers it."
-)
-
 FILES = (
     *("tasks.csv", "instances.csv", "items.csv"),
     *("scores.h5", "findings.json", "manifest.json"),

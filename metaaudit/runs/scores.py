@@ -15,7 +15,7 @@ from metaaudit.inputs.task_set import SETS, TaskSet
 from metaaudit.runs.atomic import replacing, write_json, write_text
 from metaaudit.runs.flagging import Flagging
 from metaaudit.runs.hdf5 import writing
-from metaaudit.runs.saved import SIGN
+from metaaudit.runs.sign import sign_of
 from metaaudit.runs.tables import InstanceRow, ItemRow, TaskRow, csv_text
 from metaaudit.runs.thumbnails import Thumbnails, thumbnails
 
@@ -211,11 +211,14 @@ def write_run(
     write_text(folder / "tasks.csv", csv_text(TaskRow, tasks))
     write_text(folder / "instances.csv", csv_text(InstanceRow, instances))
     write_text(folder / "items.csv", csv_text(ItemRow, items))
-    _write_arrays(folder / "scores.h5", scores, task_set, _pictures(task_set, tasks, instances))
+    sign = sign_of(manifest["solver"]["method"])
+    pictures = _pictures(task_set, tasks, instances)
+    _write_arrays(folder / "scores.h5", scores, task_set, pictures, sign)
     flagged = Flagging(tasks, instances, items, evidence).findings(
         estimated_wrong_labels=float(scores.wrong.sum()),
         eval_tasks=manifest["coverage"]["eval_tasks"],
         warnings=manifest["warnings"],
+        sign=sign,
     )
     write_json(folder / "findings.json", flagged.model_dump(mode="json"))
     write_json(folder / "manifest.json", manifest)
@@ -242,7 +245,7 @@ def _pictures(
 
 
 def _write_arrays(
-    path: Path, scores: Scores, task_set: TaskSet, pictures: Thumbnails | None
+    path: Path, scores: Scores, task_set: TaskSet, pictures: Thumbnails | None, sign: str
 ) -> None:
     places = list(task_set.instances())
     arrays: dict[str, npt.NDArray[Any]] = {
@@ -280,7 +283,7 @@ def _write_arrays(
             file.create_dataset(
                 name, data=values, chunks=True, fletcher32=True, compression=compression
             )
-        file.attrs["sign"] = SIGN
+        file.attrs["sign"] = sign
         file.attrs["complete"] = True
 
 

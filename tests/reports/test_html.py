@@ -18,7 +18,8 @@ from metaaudit.reports import cards, charts, confusion, task_views, views
 from metaaudit.reports.comparison import Comparison
 from metaaudit.reports.html import render_html
 from metaaudit.reports.thumbnails import COLUMNS, MAX_BYTES, Pictures
-from metaaudit.runs.saved import SIGN, SavedRun
+from metaaudit.runs.saved import SavedRun
+from metaaudit.runs.sign import SIGN
 from metaaudit.runs.tables import ItemRow
 from tests.reports.curated import curated_run, digit_images
 from tests.reports.outcomes import outcome_of

@@ -12,7 +12,7 @@ import pytest
 
 from metaaudit.findings import BY_NAME, RULES, WATCHED, Finding, Findings, RuleName, fingerprint
 from metaaudit.runs.flagging import Flagging
-from metaaudit.runs.saved import SIGN
+from metaaudit.runs.sign import SIGN
 from metaaudit.runs.tables import InstanceRow, ItemRow, TaskRow
 from tests.run_folder import content, instance_rows, item_rows, task_rows
 
@@ -28,7 +28,7 @@ def found_in(
     evidence: Mapping[str, Sequence[str]] | None = None,
 ) -> Findings:
     return Flagging(tasks, instances, items, evidence or {}).findings(
-        estimated_wrong_labels=3.25, eval_tasks=5, warnings=["one", "two"]
+        estimated_wrong_labels=3.25, eval_tasks=5, warnings=["one", "two"], sign=SIGN
     )
 
 
