@@ -126,9 +126,9 @@ def detect(
     items = pool_items(train, judgement.suggested, score, wrong)
     item_wrong = np.array([item.wrong for item in items])
     item_q = running_rates(1 - item_wrong, np.array([item.score for item in items]))
-    noisy_q = noisy_q_values(wrong, train, config.noisy_share)
-    renamed = Contradictions.none(len(train))
-    if not train.labelled:
+    renamed, noisy_q = Contradictions.none(len(train)), np.ones(len(train))
+    if not train.labelled:  # whose batches are drawn at random, and have no support
+        noisy_q = noisy_q_values(wrong, train, config.noisy_share)
         temperature, lapse = calibration_of(trusted_evidence.adapted, trusted)
         renamed = contradictions(evidence.adapted, train, temperature, lapse)
     return LabelNoise(

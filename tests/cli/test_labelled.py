@@ -109,7 +109,7 @@ def test_planted_labels_are_found_and_corrected(scored: Case) -> None:
     assert {row["label"] for row in items} == set(map(str, range(10)))
     tasks = rows(scored.run, "tasks")
     assert len(tasks) == 20
-    assert {row["contradictory_q"] for row in tasks} == {"1.0"}
+    assert {row[name] for row in tasks for name in ("contradictory_q", "noisy_q")} == {"1.0"}
     every = [float(row["influence"]) for row in tasks]
     assert np.isfinite(every).all()
 
