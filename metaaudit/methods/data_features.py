@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cache
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -12,12 +13,13 @@ from metaaudit.cache import Arrays
 from metaaudit.curvature import weights_hash
 from metaaudit.errors import ModelError
 from metaaudit.finite import check_finite
+from metaaudit.inputs.task_set import TaskSet
 from metaaudit.keeping import Key
 from metaaudit.learners import Forward
 from metaaudit.loading import Weights, load_weights
 from metaaudit.models import Head, Params
 from metaaudit.problem import Problem
-from metaaudit.selection import Observer, features_of
+from metaaudit.selection import Observer, Seen, features_of
 from metaaudit.stages import Stages
 
 CACHED = "features"
@@ -25,29 +27,62 @@ CACHED = "features"
 
 
 def data_features(stages: Stages) -> np.ndarray:
-    """``[n_instances, width]``, the same whichever of several checkpoints the stages are of."""
-    problem, groups = stages.problem, stages.problem.config.influence.mts.features
-    trajectory = _trajectory(stages)
+    """``[n_instances, width]``, the same whichever of several checkpoints the stages are of.
 
-    @cache
-    def held_out() -> np.ndarray | None:
-        last = observer_of(problem, trajectory[-1].params)
-        return last.before(problem.evaluation) if "held-out" in groups else None
+    Positions are those in the task, or in the whole of a labelled data set.
+    """
+    problem, train = stages.problem, stages.problem.train
+    trajectory = _trajectory(stages)
+    looking = _Looking(problem, trajectory)
 
     def compute(rows: list[int], advance: Advance) -> Arrays:
-        some = problem.train.select(rows)
-        seen = [one.seen(some) for one in _observers(problem, trajectory)]
-        parts = [features_of(each, groups, held_out()) for each in zip(*seen, strict=True)]
-        found = np.concatenate(parts)
+        some = train.select(rows)
+        found = looking.features(some)
         check_finite(CACHED, some, found.sum(axis=1))
         advance(len(rows))
         return {CACHED: found}
 
+    def compute_all(advance: Advance) -> Arrays:
+        return compute(list(range(len(train))), advance)
+
     try:
-        key = features_key(stages, trajectory)
-        return stages.keeping.by_task(CACHED, CACHED, key, problem.train, compute)[CACHED]
+        keeping, key = stages.keeping, features_key(stages, trajectory)
+        if train.labelled:
+            return keeping.whole(CACHED, CACHED, key, compute_all, len(train))[CACHED]
+        return keeping.by_task(CACHED, CACHED, key, train, compute)[CACHED]
     finally:
         problem.take_buffers(stages.weights.buffers)
+
+
+@dataclass(frozen=True)
+class _Looking:
+    """Looks at tasks at each of some checkpoints."""
+
+    problem: Problem
+    trajectory: list[Weights]
+
+    def features(self, task_set: TaskSet) -> np.ndarray:
+        """``[n_instances, width]`` of some tasks."""
+        groups = self.problem.config.influence.mts.features
+        seen = [one.seen(task_set) for one in self._observers()]
+        if task_set.labelled:
+            seen = [[Seen.joined(tasks)] for tasks in seen]
+        each = zip(*seen, strict=True)
+        return np.concatenate([features_of(one, groups, self._held_out) for one in each])
+
+    @cached_property
+    def _held_out(self) -> np.ndarray | None:
+        """At the last checkpoint, whose buffers the model has by then."""
+        if "held-out" not in self.problem.config.influence.mts.features:
+            return None
+        last = observer_of(self.problem, self.trajectory[-1].params)
+        return last.before(self.problem.evaluation)
+
+    def _observers(self) -> Iterator[Observer]:
+        """Of each checkpoint, whose buffers the model has while its turn lasts."""
+        for weights in self.trajectory:
+            self.problem.take_buffers(weights.buffers)
+            yield observer_of(self.problem, weights.params)
 
 
 def features_key(stages: Stages, trajectory: list[Weights] | None = None) -> Key:
@@ -77,13 +112,6 @@ def _trajectory(stages: Stages) -> list[Weights]:
     weights = [load_weights(problem, path) for path in problem.config.checkpoints]
     problem.take_buffers(stages.weights.buffers)
     return weights
-
-
-def _observers(problem: Problem, trajectory: list[Weights]) -> Iterator[Observer]:
-    """Of each checkpoint, whose buffers the model has while its turn lasts."""
-    for weights in trajectory:
-        problem.take_buffers(weights.buffers)
-        yield observer_of(problem, weights.params)
 
 
 def _embedding(problem: Problem) -> Forward:

@@ -36,6 +36,16 @@ class Seen:
     embedding: Floats
     before: Floats
 
+    @classmethod
+    def joined(cls, tasks: Sequence[Seen]) -> Seen:
+        """Of several tasks as one."""
+        return cls(
+            np.concatenate([one.labels for one in tasks]),
+            np.concatenate([one.log_probabilities for one in tasks], axis=1),
+            np.concatenate([one.embedding for one in tasks]),
+            np.concatenate([one.before for one in tasks]),
+        )
+
 
 @dataclass(frozen=True)
 class Observer:

@@ -17,6 +17,8 @@ Floats = npt.NDArray[np.float64]
 NEAREST = 5
 CLOSEST = 3
 TIE = 1e-9
+BLOCK = 1024
+"""Instances that are compared with all others at once."""
 
 POSITIONS = (
     "own_centroid",
@@ -33,7 +35,7 @@ HELD_OUT = (*(f"held_out_{number}" for number in range(1, CLOSEST + 1)), "held_o
 
 
 def positions(embedding: npt.NDArray[np.floating], labels: Ints) -> Floats:
-    """The features ``[n, 8]`` of the instances of a task.
+    """The features ``[n, 8]`` of the instances of a task, or of a labelled data set.
 
     ``own_centroid`` and ``other_centroid`` are the cosine to the mean of the others of its class
     and the largest one to the mean of another class; ``closest_1`` to ``closest_3`` the largest
@@ -47,14 +49,11 @@ def positions(embedding: npt.NDArray[np.floating], labels: Ints) -> Floats:
         labels: ``[n]``.
     """
     unit = _unit(embedding.astype(np.float64))
-    cosine = unit @ unit.T
-    np.fill_diagonal(cosine, -np.inf)
-    same = labels[:, None] == labels[None, :]
+    blocks = np.array_split(np.arange(len(unit)), -(-len(unit) // BLOCK))
     return np.column_stack(
         [
             *_centroids(unit, labels),
-            *_closest(np.where(same, cosine, -np.inf)),
-            *_neighbours(cosine, same),
+            np.concatenate([_among_others(unit, labels, rows) for rows in blocks]),
             _distance_rank(embedding.astype(np.float64), labels),
         ]
     )
@@ -91,26 +90,40 @@ def _centroids(unit: Floats, labels: Ints) -> tuple[Floats, Floats]:
     return to_own, np.where(np.isfinite(to_other), to_other, 0.0)
 
 
-def _closest(within: Floats) -> Floats:
-    """``[3, n]``: the largest cosines, 0 where a class has fewer others."""
-    count = min(CLOSEST, within.shape[1])
-    parted = np.partition(within, within.shape[1] - count, axis=1)
-    largest = -np.sort(-parted[:, within.shape[1] - count :], axis=1)
-    missing = CLOSEST - count
-    padded = np.pad(largest, ((0, 0), (0, missing)), constant_values=-np.inf)
+def _among_others(unit: Floats, labels: Ints, rows: Ints) -> Floats:
+    """``closest_1`` to ``density`` of some instances."""
+    cosine = unit[rows] @ unit.T
+    cosine[np.arange(len(rows)), rows] = -np.inf
+    same = labels[rows, None] == labels[None, :]
+    closest = _closest(np.where(same, cosine, -np.inf))
+    return np.column_stack([*closest, *_neighbours(cosine, same)])
+
+
+def _closest(cosine: Floats) -> Floats:
+    """``[3, n]``: the largest of each row, 0 where there are fewer."""
+    count = min(CLOSEST, cosine.shape[1])
+    largest = np.take_along_axis(cosine, _largest(cosine, count), axis=1)
+    padded = np.pad(largest, ((0, 0), (0, CLOSEST - count)), constant_values=-np.inf)
     return np.where(np.isfinite(padded), padded, 0.0).T
 
 
 def _neighbours(cosine: Floats, same: npt.NDArray[np.bool_]) -> tuple[Floats, Floats]:
-    count = min(NEAREST, len(cosine) - 1)
+    count = min(NEAREST, cosine.shape[1] - 1)
     if not count:
         return np.zeros(len(cosine)), np.zeros(len(cosine))
-    nearest = np.argsort(-cosine, axis=1, kind="stable")[:, :count]
+    nearest = _largest(cosine, count)
     near = np.take_along_axis(cosine, nearest, axis=1)
     weights = near.clip(min=0)
     total = weights.sum(axis=1)
     of_class = (weights * np.take_along_axis(same, nearest, axis=1)).sum(axis=1)
     return of_class / np.where(total > 0, total, 1.0), near.mean(axis=1)
+
+
+def _largest(values: Floats, count: int) -> Ints:
+    """``[n, count]``: where the largest of each row are, falling."""
+    found = np.argpartition(-values, count - 1, axis=1)[:, :count]
+    order = np.argsort(-np.take_along_axis(values, found, axis=1), axis=1, kind="stable")
+    return np.take_along_axis(found, order, axis=1)
 
 
 def _distance_rank(embedding: Floats, labels: Ints) -> Floats:
@@ -122,6 +135,6 @@ def _distance_rank(embedding: Floats, labels: Ints) -> Floats:
             distance = np.linalg.norm(apart, axis=1)
             unusual = np.abs(distance - np.median(distance))
             # The two in the middle of an even number tie, whatever rounding makes of them.
-            below = unusual[None, :] < unusual[:, None] - TIE * distance.max()
-            rank[members] = below.sum(axis=1) / (len(members) - 1)
+            below = np.searchsorted(np.sort(unusual), unusual - TIE * distance.max())
+            rank[members] = below / (len(members) - 1)
     return rank

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from itertools import pairwise
 
 import numpy as np
@@ -17,6 +18,7 @@ from metaaudit.selection import (
     positions,
 )
 
+POSITIONS_MODULE = "metaaudit.selection.positions"
 LABELS = np.array([0, 1, 2, 0, 1, 2, 0, 1, 0, 3])
 
 
@@ -83,6 +85,14 @@ def test_positions_do_not_depend_on_the_scale_or_the_order(embedding: np.ndarray
     np.testing.assert_allclose(positions(7 * embedding, LABELS), found, atol=1e-12)
     order = np.random.default_rng(0).permutation(len(LABELS))
     np.testing.assert_allclose(positions(embedding[order], LABELS[order]), found[order], atol=1e-12)
+
+
+def test_positions_do_not_depend_on_the_size_of_blocks(
+    embedding: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = positions(embedding, LABELS)
+    monkeypatch.setattr(sys.modules[POSITIONS_MODULE], "BLOCK", 3)
+    np.testing.assert_allclose(positions(embedding, LABELS), whole, rtol=1e-12)
 
 
 def test_what_stands_alone_has_features_all_the_same() -> None:

@@ -191,6 +191,28 @@ def test_held_out_instances_are_seen_before_adaptation() -> None:
     np.testing.assert_allclose(features(problem), expected, rtol=1e-9, atol=1e-12)
 
 
+def test_positions_are_among_all_instances_of_a_labelled_set() -> None:
+    """However it is cut into batches."""
+    problem = labelled_problem()
+    problem = replace(problem, config=with_features("positions", "dynamics").config)
+    found = features(problem)
+    assert np.ptp(found[:, POSITIONS.index("agreement")]) > 0
+    pieces = [
+        Task(
+            f"{k}{i}",
+            t.support,
+            t.support_y,
+            t.query[i : i + 1],
+            t.query_y[i : i + 1],
+            t.class_names,
+        )
+        for k, t in enumerate(problem.train.tasks)
+        for i in range(len(t.query))
+    ]
+    single = replace(problem, train=TaskSet(problem.train.pool, tuple(pieces)))
+    np.testing.assert_allclose(features(single), found, rtol=1e-9, atol=1e-12)
+
+
 def test_several_checkpoints_are_a_trajectory(tmp_path: Path) -> None:
     """Of which the dynamics are along all, and all else of the last."""
     start = with_features("dynamics", "positions")
