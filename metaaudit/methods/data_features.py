@@ -10,7 +10,7 @@ import numpy as np
 
 from metaaudit.bilevel import Advance
 from metaaudit.cache import Arrays
-from metaaudit.curvature import weights_hash
+from metaaudit.curvature import code_hash, weights_hash
 from metaaudit.errors import ModelError
 from metaaudit.finite import check_finite
 from metaaudit.inputs.task_set import TaskSet
@@ -24,6 +24,15 @@ from metaaudit.stages import Stages
 
 CACHED = "features"
 """What the cache calls them, and the stage."""
+
+SELECTING = (
+    "config/training.py",
+    "methods/data_features.py",
+    "methods/mts.py",
+    "selection/*.py",
+    "training/state.py",
+)
+"""Files that features and learned weights are computed by, beside those of every score."""
 
 
 def data_features(stages: Stages) -> np.ndarray:
@@ -91,6 +100,7 @@ def features_key(stages: Stages, trajectory: list[Weights] | None = None) -> Key
     checkpoints = _trajectory(stages) if trajectory is None else trajectory
     return {
         **stages.base_key(problem.train),
+        "selecting": code_hash(SELECTING),
         "weights": [weights_hash({**one.params, **one.buffers}) for one in checkpoints],
         "groups": groups,
         "held_out": problem.evaluation.content_hash if "held-out" in groups else None,

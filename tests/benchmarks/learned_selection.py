@@ -54,12 +54,14 @@ EPOCHS = {"few-shot": {8: 10, 64: 10}, "labelled": {8: 5, 64: 20, 256: 40}}
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", choices=[*FEW_SHOT, *SIZES], default="omniglot")
-    parser.add_argument("--bad", choices=["flips", "mismatch"], default="flips")
+    parser.add_argument("--bad", choices=["flips", "mismatch", "both"], default="flips")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--tasks", type=int, default=100)
     parser.add_argument("--share", type=float, default=0.2)
     args = parser.parse_args()
+    if args.bad == "both" and args.data in FEW_SHOT:
+        parser.error("--bad both is for labelled data")
     for seed in args.seeds:
         usual = {"epochs": args.epochs, "share": args.share}
         if args.data in FEW_SHOT:

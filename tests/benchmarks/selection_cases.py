@@ -3,6 +3,7 @@
 Few-shot tasks of Omniglot or Tiny ImageNet, or MNIST or scikit-learn's digits as labelled data sets
 for a classifier. Of a fifth the labels are wrong (``flips``), or the images differ from those that
 the learner is for (``mismatch``): tasks blurred and noisy, or single digits turned and blurred.
+Labelled data may have a fifth of each (``both``).
 """
 
 from __future__ import annotations
@@ -122,19 +123,21 @@ def few_shot_case(data: str, bad: str, seed: int, *, tasks: int, epochs: int, sh
 
 
 def labelled_case(data: str, bad: str, seed: int, *, epochs: int, share: float) -> Case:
-    """A labelled data set of which some instances are bad."""
+    """A labelled data set of which some instances are bad, in ``both`` ways a share of each."""
     rng = np.random.default_rng(seed)
     x, y = digits() if data == "digits" else mnist()
     order = rng.permutation(len(y))
     parts = np.split(order[: sum(SIZES[data])], np.cumsum(SIZES[data])[:-1])
     train_x, train_y = x[parts[0]], y[parts[0]].copy()
-    wrong = np.zeros(len(train_y), dtype=bool)
-    wrong[rng.permutation(len(wrong))[: round(share * len(wrong))]] = True
-    if bad == "flips":
-        train_y[wrong] = (train_y[wrong] + rng.integers(1, 10, wrong.sum())) % 10
-    else:
-        train_x = train_x.copy()
-        train_x[wrong] = turned(train_x[wrong], rng)
+    count = round(share * len(train_y))
+    chosen = rng.permutation(len(train_y))
+    flipped = chosen[: count if bad in ("flips", "both") else 0]
+    turned_ones = chosen[len(flipped) : len(flipped) + (count if bad != "flips" else 0)]
+    train_y[flipped] = (train_y[flipped] + rng.integers(1, 10, len(flipped))) % 10
+    train_x = train_x.copy()
+    if len(turned_ones):
+        train_x[turned_ones] = turned(train_x[turned_ones], rng)
+    wrong = np.isin(np.arange(len(train_y)), [*flipped, *turned_ones])
     with TemporaryDirectory() as folder:
         files = [Path(folder) / f"{name}.npz" for name in ("train", "clean", "test")]
         np.savez(files[0], x=train_x, y=train_y)

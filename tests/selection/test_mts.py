@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -13,13 +15,16 @@ import torch
 from safetensors.torch import save_file
 from sklearn.metrics import roc_auc_score
 
+import metaaudit
 from metaaudit.bilevel import total_gradients
 from metaaudit.config.mts import MtsConfig
+from metaaudit.curvature.fingerprint import COMPUTING
 from metaaudit.demo import digit_tasks
 from metaaudit.inputs.task_set import Task, TaskSet
 from metaaudit.learners import Unadapted
 from metaaudit.loading import assemble
-from metaaudit.methods.data_features import data_features, observer_of
+from metaaudit.methods import METHODS
+from metaaudit.methods.data_features import SELECTING, data_features, observer_of
 from metaaudit.models import Head, Layout, Params
 from metaaudit.problem import Problem
 from metaaudit.selection import (
@@ -322,3 +327,34 @@ def test_how_the_weights_came_about_is_told() -> None:
         assert all(0 < share <= 1 for share in told["effective"])
     assert found.task_influence.mean() == pytest.approx(0, abs=1e-12)
     assert found.instance_influence.mean() == pytest.approx(0, abs=1e-12)
+
+
+MAKES_NO_NUMBERS = (
+    *("cache/", "config/", "runs/", "inputs/", "console.py", "errors.py", "finite.py"),
+    *("keeping.py", "manifest.py", "methods/base.py", "printable.py", "problem.py", "stages.py"),
+    *("team.py", "room.py", "loading.py"),
+)
+"""Where what is computed is asked for, kept and put together."""
+
+
+def test_all_code_that_computes_weights_is_in_their_key() -> None:
+    asked = given(small_problem({"influence.method": "mts", "influence.mts.epochs": 1}))
+    seen: set[str] = set()
+
+    def watch(frame: FrameType, *_: object) -> None:
+        seen.add(frame.f_code.co_filename)
+
+    sys.setprofile(watch)
+    try:
+        METHODS["mts"](asked)
+    finally:
+        sys.setprofile(None)
+    root = Path(metaaudit.__file__).parent
+    ran = {str(Path(name).relative_to(root)) for name in seen if name.startswith(str(root))}
+    assert {"selection/mts.py", "selection/features.py", "training/state.py"} <= ran
+    known = {
+        str(path.relative_to(root))
+        for pattern in (*COMPUTING, *SELECTING)
+        for path in root.glob(pattern)
+    }
+    assert {name for name in ran - known if not name.startswith(MAKES_NO_NUMBERS)} == set()
