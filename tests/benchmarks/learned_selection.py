@@ -28,6 +28,7 @@ from selection_cases import (
     SIZES,
     Case,
     accuracy,
+    digit_case,
     few_shot_case,
     labelled_case,
     trained,
@@ -41,7 +42,7 @@ from sklearn.preprocessing import StandardScaler
 from metaaudit.cache import FactorCache
 from metaaudit.config import Config
 from metaaudit.console import silent
-from metaaudit.label_stages import LabelStages
+from metaaudit.label_stages import LabelEvidence, LabelStages
 from metaaudit.loading import Weights
 from metaaudit.methods import METHODS, Given
 from metaaudit.methods.data_features import data_features
@@ -53,26 +54,33 @@ EPOCHS = {"few-shot": {8: 10, 64: 10}, "labelled": {8: 5, 64: 20, 256: 40}}
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", choices=[*FEW_SHOT, *SIZES], default="omniglot")
+    parser.add_argument("--data", choices=[*FEW_SHOT, "digit-tasks", *SIZES], default="omniglot")
     parser.add_argument("--bad", choices=["flips", "mismatch", "both"], default="flips")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--tasks", type=int, default=100)
     parser.add_argument("--share", type=float, default=0.2)
+    parser.add_argument("--only", nargs="+", help="names of strategies; absent: all")
     args = parser.parse_args()
-    if args.bad == "both" and args.data in FEW_SHOT:
+    if args.bad == "both" and args.data not in SIZES:
         parser.error("--bad both is for labelled data")
     for seed in args.seeds:
-        usual = {"epochs": args.epochs, "share": args.share}
-        if args.data in FEW_SHOT:
-            case = few_shot_case(args.data, args.bad, seed, tasks=args.tasks, **usual)
-        else:
-            case = labelled_case(args.data, args.bad, seed, **usual)
+        case = case_of(args, seed)
         told(seed, "no selection", accuracy(case, case.params))
         good = trained(case.problem, case.weights(~case.bad), seed)
         told(seed, "the good ones", accuracy(case, good))
         for name, score in strategies(case).items():
-            judge(case, seed, name, score)
+            if not args.only or name in args.only:
+                judge(case, seed, name, score)
+
+
+def case_of(args: argparse.Namespace, seed: int) -> Case:
+    usual = {"epochs": args.epochs, "share": args.share}
+    if args.data in SIZES:
+        return labelled_case(args.data, args.bad, seed, **usual)
+    if args.data == "digit-tasks":
+        return digit_case(args.bad, seed, tasks=args.tasks, **usual)
+    return few_shot_case(args.data, args.bad, seed, tasks=args.tasks, **usual)
 
 
 def judge(case: Case, seed: int, name: str, score: Callable[[Case], np.ndarray]) -> None:
@@ -110,6 +118,7 @@ def strategies(case: Case) -> dict[str, Callable[[Case], np.ndarray]]:
         "random": lambda case: by(case, "random"),
         "loss": lambda case: by(case, "loss"),
         "cross-fitted": probed if case.labelled else cross_fitted,
+        "mislabel score": mislabel_score,
         "influence": lambda case: by(case, "task-if"),
         **{name: lambda case, s=one: by(case, "mts", s) for name, one in settings.items()},
     }
@@ -130,6 +139,16 @@ def cross_fitted(case: Case) -> np.ndarray:
         stages = stages_of(case, folder, {"method": "loss"})
         log_p = LabelStages(stages).cross_fit(case.problem.train)
     return _losses(case, log_p).reshape(len(case.bad), -1).mean(axis=1)
+
+
+def mislabel_score(case: Case) -> np.ndarray:
+    """The tool's own, by its default signal; of a task, the mean."""
+    with TemporaryDirectory() as folder:
+        stages = stages_of(case, folder, {"method": "loss"})
+        given = Given.of(stages)
+        evidence = LabelEvidence.of(LabelStages(stages), given.train, given.held_out)
+        score = evidence.judged(stages.problem).score
+    return score.reshape(len(case.bad), -1).mean(axis=1)
 
 
 def probed(case: Case) -> np.ndarray:

@@ -1,9 +1,9 @@
 """Learners that were trained on bad data: what the benchmark of learned selection starts from.
 
-Few-shot tasks of Omniglot or Tiny ImageNet, or MNIST or scikit-learn's digits as labelled data sets
-for a classifier. Of a fifth the labels are wrong (``flips``), or the images differ from those that
-the learner is for (``mismatch``): tasks blurred and noisy, or single digits turned and blurred.
-Labelled data may have a fifth of each (``both``).
+Few-shot tasks of Omniglot, Tiny ImageNet or scikit-learn's digits, or MNIST or those digits as
+labelled data sets for a classifier. Of a fifth the labels are wrong (``flips``), or the images
+differ from those that the learner is for (``mismatch``): tasks blurred and noisy, or single digits
+turned and blurred. Labelled data may have a fifth of each (``both``).
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from torch.func import grad, vmap
 
 from metaaudit.bilevel import query_outcome
 from metaaudit.config import Config
+from metaaudit.demo import digit_tasks
 from metaaudit.inputs.task_set import TaskSet
 from metaaudit.inputs.tasks import load_tasks
 from metaaudit.loading import assemble
@@ -49,6 +50,8 @@ FEW_SHOT: dict[str, dict[str, Any]] = {
 }
 SIZES = {"digits": (800, 200, 797), "mnist": (2000, 400, 3000)}
 """Instances to train with, to select by, and to test with."""
+HELD_OUT = 60
+"""Tasks to select by, and as many to test with."""
 BATCH = 8
 """Instances of a batch of labelled data, of which a step takes several."""
 
@@ -85,11 +88,35 @@ class Case:
         return np.repeat(kept.astype(float), each)
 
 
+def digit_case(bad: str, seed: int, *, tasks: int, epochs: int, share: float) -> Case:
+    """Tasks of turned digits of which some are bad."""
+    clean, others = digit_tasks(
+        n_train=tasks, n_eval=2 * HELD_OUT, ways=5, shots=5, queries=5, seed=seed
+    )
+    config = Config.model_validate(
+        {
+            "model": {"name": "mlp", "hidden": [64]},
+            "learner": {"name": "maml", "inner_lr": 0.4, "steps": 3},
+            "checkpoint": Path("none.safetensors"),
+            "tasks": {"format": "episodes", "train": Path("none"), "eval": Path("none")},
+            "training": {
+                "epochs": epochs,
+                "batch": 10,
+                "lr": 0.01,
+                "weight_decay": 0.001,
+                "seed": seed,
+            },
+            "compute": {"device": "cpu", "task_batch": 20},
+        }
+    )
+    return _few_shot_case(config, clean, others, bad, share)
+
+
 def few_shot_case(data: str, bad: str, seed: int, *, tasks: int, epochs: int, share: float) -> Case:
     """Tasks of which some are bad."""
     usual = FEW_SHOT[data]
     train = {"tasks": tasks, "seed": seed, **usual["train"]}
-    evaluation = {"tasks": 120, "seed": seed + 1000, **usual["eval"]}
+    evaluation = {"tasks": 2 * HELD_OUT, "seed": seed + 1000, **usual["eval"]}
     config = Config.model_validate(
         {
             "model": {
@@ -111,15 +138,7 @@ def few_shot_case(data: str, bad: str, seed: int, *, tasks: int, epochs: int, sh
             "compute": {"device": "cpu", "task_batch": 20},
         }
     )
-    clean, others = load_tasks(config.tasks)
-    if bad == "flips":
-        planted = flip_labels(clean, share, seed=seed)
-        changed, wrong = planted.task_set, planted.wrong
-    else:
-        changed, wrong = mismatched_tasks(clean, share, seed)
-    return _trained_case(
-        config, changed, wrong, others.select(range(60)), others.select(range(60, 120))
-    )
+    return _few_shot_case(config, *load_tasks(config.tasks), bad, share)
 
 
 def labelled_case(data: str, bad: str, seed: int, *, epochs: int, share: float) -> Case:
@@ -246,6 +265,17 @@ def trained(problem: Problem, weights: np.ndarray, seed: int) -> Params:
 def accuracy(case: Case, params: Params) -> float:
     """On the test tasks."""
     return float(query_outcome(case.problem.unrolled(params, case.test)).accuracies.mean())
+
+
+def _few_shot_case(config: Config, clean: TaskSet, others: TaskSet, bad: str, share: float) -> Case:
+    seed = config.training.seed
+    if bad == "flips":
+        planted = flip_labels(clean, share, seed=seed)
+        changed, wrong = planted.task_set, planted.wrong
+    else:
+        changed, wrong = mismatched_tasks(clean, share, seed)
+    held_out, test = others.select(range(HELD_OUT)), others.select(range(HELD_OUT, 2 * HELD_OUT))
+    return _trained_case(config, changed, wrong, held_out, test)
 
 
 def _trained_case(

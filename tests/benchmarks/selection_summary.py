@@ -19,7 +19,7 @@ from scipy.stats import t
 from metaaudit.fidelity.figures import draw
 from metaaudit.fidelity.results import Figure, Series
 
-BASELINES = ("random", "loss", "cross-fitted", "influence")
+BASELINES = ("random", "loss", "cross-fitted", "mislabel score", "influence")
 BASE = "no selection"
 
 
