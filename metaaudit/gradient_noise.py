@@ -173,7 +173,10 @@ def _agreements(
 
 def _medians(gradients: Floats, layout: Layout) -> dict[str, float]:
     parts = layout.split(torch.from_numpy(by_parameter(gradients)))
-    return {layer: float(np.nanmedian(part.numpy())) for layer, part in parts.items()}
+    varying = {layer: part[~part.isnan()].numpy() for layer, part in parts.items()}
+    return {
+        layer: float(np.median(some)) if some.size else np.nan for layer, some in varying.items()
+    }
 
 
 def _flow(stages: Stages, alignments: Floats) -> Flow:
