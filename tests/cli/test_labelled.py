@@ -324,3 +324,17 @@ def test_one_instance_and_one_class_a_batch(case: Case) -> None:
     assert len(found) == 12
     assert np.isfinite(found).all()
     assert "NaN" not in (run / "findings.json").read_text(encoding="utf-8")
+
+
+def test_single_instances_are_diagnosed_as_batches_of_one(case: Case) -> None:
+    settings = (
+        "tasks.batch=1",
+        "tasks.train_size=40",
+        "tasks.eval_size=20",
+        "influence.method=mts",
+    )
+    flags = [part for one in settings for part in ("--set", one)]
+    succeeds(case.cli("diagnose", "--run", case.folder / "noise", *flags))
+    found = rows(case.folder / "noise", "gradient-noise")
+    assert [row["tasks"] for row in found] == ["40", "20", "20"]
+    assert {row["batch"] for row in rows(case.folder / "noise", "batch-size")} >= {"1", "5", "10"}
