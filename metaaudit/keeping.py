@@ -26,6 +26,25 @@ WORTH_S = 1.0
 
 
 @dataclass(frozen=True)
+class Kept:
+    """A stage whose arrays the cache may hold.
+
+    Attributes:
+        name: What the arrays are.
+        stage: What the stage is called.
+        depends_on: All that the arrays depend on.
+    """
+
+    name: str
+    stage: str
+    depends_on: Key
+
+    def part(self, **which: Any) -> Key:
+        """What a part of the arrays depends on."""
+        return {**self.depends_on, **which}
+
+
+@dataclass(frozen=True)
 class Keeping:
     """Runs stages, and keeps what they give.
 
@@ -43,36 +62,30 @@ class Keeping:
     batch: int
     of: str
 
-    def whole(
-        self,
-        name: str,
-        stage: str,
-        depends_on: Key,
-        compute: Callable[[Advance], Arrays],
-        total: int,
-    ) -> Arrays:
+    def holds(self, kept: Kept) -> bool:
+        """Whether the cache holds the arrays of a stage."""
+        return self.cache.holds(kept.name, kept.depends_on)
+
+    def whole(self, kept: Kept, compute: Callable[[Advance], Arrays], total: int) -> Arrays:
         """A stage that one process computes for all.
 
         Args:
-            name: What its arrays are.
-            stage: What it is called.
-            depends_on: All that the arrays depend on.
-            compute: Computes them.
+            kept: The stage.
+            compute: Computes its arrays.
             total: Units of work.
         """
-        label = f"{stage}{self.of}"
+        label = f"{kept.stage}{self.of}"
         with self.messages.stage(label, total) as advance:
             arrays = None
             if self.team.first:
-                arrays = self.cache.get(name, depends_on, lambda: compute(advance), label=label)
+                own = kept.name, kept.depends_on
+                arrays = self.cache.get(*own, lambda: compute(advance), label=label)
                 self._tell(label, total, advance)
             return self.team.sent(arrays)
 
     def in_turns(
         self,
-        name: str,
-        stage: str,
-        depends_on: Key,
+        kept: Kept,
         turn: Callable[[int, Arrays | None, Advance], Arrays],
         finish: Callable[[Arrays], Arrays],
         turns: int,
@@ -83,9 +96,7 @@ class Keeping:
         The last turn that was finished is kept until all are: what is interrupted goes on from it.
 
         Args:
-            name: What its arrays are.
-            stage: What it is called.
-            depends_on: All that the arrays depend on.
+            kept: The stage.
             turn: Gives the arrays after a turn, from how many there were and what the last gave.
             finish: Takes those of the last turn to the arrays of the stage.
             turns: How many.
@@ -93,21 +104,16 @@ class Keeping:
         """
 
         def compute(advance: Advance) -> Arrays:
-            return finish(_Turns(self.cache, name, depends_on, turn, advance).after(turns, each))
+            return finish(_Turns(self.cache, kept, turn, advance).after(turns, each))
 
-        arrays = self.whole(name, stage, depends_on, compute, turns * each)
-        if self.team.first and self.cache.holds(name, depends_on):
+        arrays = self.whole(kept, compute, turns * each)
+        if self.team.first and self.holds(kept):
             for number in range(1, turns):
-                self.cache.forget(name, _turn_key(depends_on, number))
+                self.cache.forget(kept.name, kept.part(turn=number))
         return arrays
 
     def by_task(
-        self,
-        name: str,
-        stage: str,
-        depends_on: Key,
-        task_set: TaskSet,
-        compute: Callable[[list[int], Advance], Arrays],
+        self, kept: Kept, task_set: TaskSet, compute: Callable[[list[int], Advance], Arrays]
     ) -> Arrays:
         """A stage whose arrays have a row a task, or a row an instance, in the order of the set.
 
@@ -115,15 +121,13 @@ class Keeping:
         goes on from them.
 
         Args:
-            name: What its arrays are.
-            stage: What it is called.
-            depends_on: All that the arrays depend on.
+            kept: The stage.
             task_set: The tasks.
             compute: Computes the arrays of some rows of the set.
         """
-        label, total = f"{stage}{self.of}", len(task_set)
+        label, total = f"{kept.stage}{self.of}", len(task_set)
         with self.messages.stage(label, total) as advance:
-            parts = _Parts(self, label, name, depends_on, task_set, compute, advance)
+            parts = _Parts(self, label, kept, task_set, compute, advance)
             if not self.team.first:
                 return parts.together() if self.team.agreed() else self.team.sent()
             computed = False
@@ -133,7 +137,7 @@ class Keeping:
                 computed = self.team.agreed(True)
                 return parts.together()
 
-            arrays = self.cache.get(name, depends_on, together, label=label)
+            arrays = self.cache.get(kept.name, kept.depends_on, together, label=label)
             if computed:
                 parts.forget()
                 return arrays
@@ -153,8 +157,7 @@ class _Turns:
     """The turns of a stage."""
 
     cache: FactorCache
-    name: str
-    depends_on: Key
+    kept: Kept
     turn: Callable[[int, Arrays | None, Advance], Arrays]
     advance: Advance
 
@@ -178,7 +181,7 @@ class _Turns:
             return compute()
         found = self._kept(number, compute)
         if self._holds(number):
-            self.cache.forget(self.name, _turn_key(self.depends_on, number - 1))
+            self.cache.forget(self.kept.name, self.kept.part(turn=number - 1))
         return found
 
     def _from_start(self, turns: int) -> Arrays:
@@ -190,16 +193,11 @@ class _Turns:
         return arrays
 
     def _kept(self, number: int, compute: Callable[[], Arrays]) -> Arrays:
-        return self.cache.get(
-            self.name, _turn_key(self.depends_on, number), compute, worth_s=WORTH_S
-        )
+        key = self.kept.part(turn=number)
+        return self.cache.get(self.kept.name, key, compute, worth_s=WORTH_S)
 
     def _holds(self, number: int) -> bool:
-        return self.cache.holds(self.name, _turn_key(self.depends_on, number))
-
-
-def _turn_key(depends_on: Key, number: int) -> Key:
-    return {**depends_on, "turn": number}
+        return self.cache.holds(self.kept.name, self.kept.part(turn=number))
 
 
 @dataclass
@@ -212,8 +210,7 @@ class _Parts:
 
     keeping: Keeping
     stage: str
-    name: str
-    depends_on: Key
+    kept: Kept
     task_set: TaskSet
     compute: Callable[[list[int], Advance], Arrays]
     advance: Advance
@@ -238,10 +235,9 @@ class _Parts:
 
     def forget(self) -> None:
         """Removes them, once the whole is kept."""
-        cache = self.keeping.cache
-        if cache.holds(self.name, self.depends_on):
+        if self.keeping.holds(self.kept):
             for number in range(len(self.rows)):
-                cache.forget(self.name, self._key(number))
+                self.keeping.cache.forget(self.kept.name, self._key(number))
 
     def _part(self, number: int) -> Arrays:
         """One part, computed or as it was kept."""
@@ -252,7 +248,8 @@ class _Parts:
             computed = True
             return self._fitting(rows)
 
-        arrays = self.keeping.cache.get(self.name, self._key(number), compute, worth_s=WORTH_S)
+        own = self.kept.name, self._key(number)
+        arrays = self.keeping.cache.get(*own, compute, worth_s=WORTH_S)
         if not computed:
             self.advance(len(rows), "kept from before")
         return arrays
@@ -291,7 +288,7 @@ class _Parts:
 
     def _key(self, number: int) -> Key:
         rows = self.rows[number]
-        return {**self.depends_on, "part": [rows[0], rows[-1]]}
+        return self.kept.part(part=[rows[0], rows[-1]])
 
     def _joined(self, parts: Iterable[Arrays]) -> Arrays:
         result: Arrays = {}

@@ -14,7 +14,7 @@ from metaaudit.bilevel import Adaptation, Advance, Batching, Objective
 from metaaudit.cache import Arrays
 from metaaudit.finite import check_finite
 from metaaudit.inputs.task_set import TaskSet
-from metaaudit.keeping import Key
+from metaaudit.keeping import Kept
 from metaaudit.labelnoise import (
     Evidence,
     LabelNoise,
@@ -33,6 +33,15 @@ from metaaudit.problem import Problem
 from metaaudit.stages import Stages
 
 Floats = npt.NDArray[np.float64]
+
+
+CROSSFITTING = "cross-fitting"
+OWN = {
+    "adapted-fit": "adapted fit",
+    "own-influence": "own influence",
+    "leave-one-out": "leave-one-out",
+}
+"""Names of the stages that depend on the learner and the tasks alone, by those of their arrays."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +66,8 @@ class LabelStages:
         if signal == "self-influence":
             other = self.stages.self_influence(adaptation)
         if signal == "own-influence":
-            other = self._own_fit("own-influence", "own influence", own_influence, task_set)[:, 0]
-        adapted = self._own_fit("adapted-fit", "adapted fit", adapted_fit, task_set)
+            other = self._own_fit("own-influence", own_influence, task_set)[:, 0]
+        adapted = self._own_fit("adapted-fit", adapted_fit, task_set)
         # A learner that does not adapt cannot be kept from a fold.
         crossfit = self.cross_fit(task_set) if config.adapts else adapted
         return Evidence(crossfit, adapted, left_out, other)
@@ -72,12 +81,11 @@ class LabelStages:
             parts = objective, self.stages.weights.params, some, problem.batching
             return cross_fit(*parts, config, advance)
 
-        key = self.crossfit_key(task_set)
-        return self._kept("crossfit", "cross-fitting", task_set, key, fit)
+        return self._kept(self.crossfit_stage(task_set), task_set, fit)
 
     def leave_one_out(self, task_set: TaskSet) -> Probabilities:
         """Log-probabilities of every instance, each support instance left out in turn."""
-        return self._own_fit("leave-one-out", "leave-one-out", leave_one_out_fit, task_set)
+        return self._own_fit("leave-one-out", leave_one_out_fit, task_set)
 
     def support_fit(self, task_set: TaskSet) -> Probabilities:
         """Log-probabilities of every instance, folds of the support left out in turn."""
@@ -86,8 +94,7 @@ class LabelStages:
         def fit(some: TaskSet, advance: Advance) -> Probabilities:
             return support_fit(*self._parts(some), config, advance)
 
-        key = self.support_key(task_set)
-        return self._kept("supportfit", "support cross-fitting", task_set, key, fit)
+        return self._kept(self.support_stage(task_set), task_set, fit)
 
     @cached_property
     def crossfit_steps(self) -> int | None:
@@ -105,47 +112,48 @@ class LabelStages:
 
         settings = [config.folds, config.repeats, config.seed]
         key = {**self.stages.base_key(problem.train), "steps": settings}
-        return int(self.stages.keeping.whole("steps", "choice of steps", key, compute, 1)["steps"])
+        kept = Kept("steps", "choice of steps", key)
+        return int(self.stages.keeping.whole(kept, compute, 1)["steps"])
 
-    def support_key(self, task_set: TaskSet) -> Key:
-        """All that the probabilities by learners of the support alone depend on."""
+    def support_stage(self, task_set: TaskSet) -> Kept:
+        """Probabilities by learners of the support alone."""
         seed = self.stages.problem.config.mislabel.seed
-        return {**self.stages.base_key(task_set), "supportfit": seed}
+        key = {**self.stages.base_key(task_set), "supportfit": seed}
+        return Kept("supportfit", self.stages.named("support cross-fitting", task_set), key)
 
-    def crossfit_key(self, task_set: TaskSet) -> Key:
-        """All that the cross-fitted probabilities of a task set depend on."""
+    def crossfit_stage(self, task_set: TaskSet) -> Kept:
+        """Cross-fitted probabilities; chooses the steps where they are not chosen yet."""
         config = self.stages.problem.config.mislabel
         settings = [config.folds, config.repeats, config.seed, self.crossfit_steps]
-        return {**self.stages.base_key(task_set), "crossfit": settings}
+        key = {**self.stages.base_key(task_set), "crossfit": settings}
+        return Kept("crossfit", self.stages.named(CROSSFITTING, task_set), key)
+
+    def own_stage(self, name: str, task_set: TaskSet) -> Kept:
+        """One of ``OWN``, which depend on the learner and the tasks alone."""
+        return Kept(name, self.stages.named(OWN[name], task_set), self.stages.base_key(task_set))
 
     def _own_fit(
-        self, name: str, stage: str, fit: Callable[..., Probabilities], task_set: TaskSet
+        self, name: str, fit: Callable[..., Probabilities], task_set: TaskSet
     ) -> Probabilities:
         """A fit that depends on the learner and the tasks alone."""
 
         def own(some: TaskSet, advance: Advance) -> Probabilities:
             return fit(*self._parts(some), advance)
 
-        return self._kept(name, stage, task_set, self.stages.base_key(task_set), own)
+        return self._kept(self.own_stage(name, task_set), task_set, own)
 
     def _kept(
-        self,
-        name: str,
-        stage: str,
-        task_set: TaskSet,
-        key: Key,
-        fit: Callable[[TaskSet, Advance], Probabilities],
+        self, kept: Kept, task_set: TaskSet, fit: Callable[[TaskSet, Advance], Probabilities]
     ) -> Probabilities:
         """A fit that the cache may hold."""
 
         def compute(rows: list[int], advance: Advance) -> Arrays:
             some = task_set.select(rows)
             found = fit(some, advance)
-            check_finite(stage, some, found.sum(axis=1))
+            check_finite(kept.stage, some, found.sum(axis=1))
             return {"log_probabilities": found}
 
-        label = self.stages.named(stage, task_set)
-        return self.stages.keeping.by_task(name, label, key, task_set, compute)["log_probabilities"]
+        return self.stages.keeping.by_task(kept, task_set, compute)["log_probabilities"]
 
     def _parts(self, task_set: TaskSet) -> tuple[Objective, Params, TaskSet, Batching]:
         """What every fit starts from."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from metaaudit.inputs.task_set import TaskSet
-from metaaudit.keeping import Key
-from metaaudit.label_stages import LabelStages
+from metaaudit.keeping import Kept
+from metaaudit.label_stages import CROSSFITTING, OWN, LabelStages
 from metaaudit.methods import data_features, mts, pooled_ekfac, trak
 from metaaudit.stages import Stages
 
@@ -16,46 +17,57 @@ Planned = dict[str, bool | None]
 
 def planned(stages: Stages) -> Planned:
     """The stages that the cache may hold; computes nothing."""
-    problem, cache = stages.problem, stages.cache
-    influence, mislabel = problem.config.influence, problem.config.mislabel
-    found: Planned = {}
+    held = {one.stage: stages.keeping.holds(one) for one in _of_influence(stages)}
+    of_labels = {
+        stage: None if one is None else stages.keeping.holds(one)
+        for stage, one in _of_labels(stages).items()
+    }
+    return {f"{stage}{stages.of}": there for stage, there in (held | of_labels).items()}
 
-    def add(stage: str, name: str, key: Key | None) -> None:
-        found[f"{stage}{stages.of}"] = None if key is None else cache.holds(name, key)
 
-    def both(stage: str, name: str, key: Callable[[TaskSet], Key | None]) -> None:
-        for task_set in (problem.train, problem.evaluation):
-            add(stages.named(stage, task_set), name, key(task_set))
-
+def _of_influence(stages: Stages) -> list[Kept]:
+    influence = stages.problem.config.influence
+    found: list[Kept] = []
     if influence.derivative == "implicit":
-        kind = influence.inner.inverse
-        both(f"inner problem by {kind}", f"inner-{kind}", stages.inner_key)
-    both("gradients", "gradients", stages.gradient_key)
+        found += _both(stages, stages.inner_stage)
+    found += _both(stages, stages.gradient_stage)
     if influence.outer_ekfac:
-        add("outer EK-FAC", "outer-ekfac", stages.outer_key())
+        found.append(stages.outer_stage())
     if influence.sampled_fisher:
-        add("sampled Fisher", "sampled-fisher", stages.sampled_key())
+        found.append(stages.sampled_stage())
     if influence.pooled_ekfac:
-        add("EK-FAC at the adapted parameters", pooled_ekfac.CACHED, stages.outer_key())
+        found.append(pooled_ekfac.pooled_stage(stages))
     if influence.method == "trak":
-        both("margin gradients", trak.CACHED, stages.gradient_key)
+        found += _both(stages, partial(trak.margin_stage, stages))
     if influence.method == "mts":
-        add("features", data_features.CACHED, data_features.features_key(stages))
-        for unit in mts.UNITS:
-            add(f"learned weights of {unit}", f"mts-{unit}", mts.learned_key(stages))
-    if mislabel.signal == "self-influence":
-        both("self-influence", "self-influence", stages.base_key)
-    elif influence.self_influence:
-        add("self-influence", "self-influence", stages.base_key(problem.train))
-    labels = LabelStages(stages)
-    undecided = problem.steps and mislabel.steps == "auto"  # and the key with it
-    if problem.config.adapts:
-        both("cross-fitting", "crossfit", (lambda _: None) if undecided else labels.crossfit_key)
-    both("adapted fit", "adapted-fit", stages.base_key)
-    if mislabel.signal == "combined":
-        both("support cross-fitting", "supportfit", labels.support_key)
-    if mislabel.signal == "own-influence":
-        both("own influence", "own-influence", stages.base_key)
-    if mislabel.signal == "leave-one-out":
-        both("leave-one-out", "leave-one-out", stages.base_key)
+        found.append(data_features.features_stage(stages))
+        found += [mts.learned_stage(stages, unit) for unit in mts.UNITS]
     return found
+
+
+def _of_labels(stages: Stages) -> dict[str, Kept | None]:
+    """By stage; ``None`` where what it depends on is not known yet."""
+    problem, labels = stages.problem, LabelStages(stages)
+    mislabel, found = problem.config.mislabel, []
+    if mislabel.signal == "self-influence":
+        found += _both(stages, stages.self_influence_stage)
+    elif problem.config.influence.self_influence:
+        found.append(stages.self_influence_stage(problem.train))
+    undecided: list[str] = []
+    if problem.config.adapts:
+        if problem.steps and mislabel.steps == "auto":
+            sets = (problem.train, problem.evaluation)
+            undecided = [stages.named(CROSSFITTING, task_set) for task_set in sets]
+        else:
+            found += _both(stages, labels.crossfit_stage)
+    own = [name for name in OWN if name in ("adapted-fit", mislabel.signal)]
+    for name in own:
+        found += _both(stages, partial(labels.own_stage, name))
+    if mislabel.signal == "combined":
+        found += _both(stages, labels.support_stage)
+    return {**{one.stage: one for one in found}, **dict.fromkeys(undecided)}
+
+
+def _both(stages: Stages, stage: Callable[[TaskSet], Kept]) -> list[Kept]:
+    """A stage over the training tasks and over the evaluation tasks."""
+    return [stage(stages.problem.train), stage(stages.problem.evaluation)]

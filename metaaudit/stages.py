@@ -30,7 +30,7 @@ from metaaudit.curvature import Bases, Factors, Network, code_hash, fisher_terms
 from metaaudit.finite import check_finite, check_gradients
 from metaaudit.influence import self_influence
 from metaaudit.inputs.task_set import TaskSet
-from metaaudit.keeping import Keeping, Key
+from metaaudit.keeping import Keeping, Kept, Key
 from metaaudit.loading import Weights
 from metaaudit.problem import Problem
 from metaaudit.team import ALONE, Team
@@ -94,18 +94,16 @@ class Stages:
 
     def gradients(self, adaptation: Adaptation) -> TaskGradients:
         """Total gradients of a set of tasks."""
-        task_set = adaptation.task_set
-        stage = self.named("gradients", task_set)
+        kept = self.gradient_stage(adaptation.task_set)
 
         def compute(rows: list[int], advance: Advance) -> Arrays:
             some = adaptation.over(rows)
             found = total_gradients(some, advance)
-            check_finite(stage, some.task_set, found.losses)
-            check_gradients(stage, some.task_set, found.gradients, some.layout)
+            check_finite(kept.stage, some.task_set, found.losses)
+            check_gradients(kept.stage, some.task_set, found.gradients, some.layout)
             return vars(found)
 
-        key = self.gradient_key(task_set)
-        return TaskGradients(**self.keeping.by_task("gradients", stage, key, task_set, compute))
+        return TaskGradients(**self.keeping.by_task(kept, adaptation.task_set, compute))
 
     def outer_ekfac(self, adaptation: Adaptation, gradients: torch.Tensor) -> Factors:
         """The total Hessian in the Kronecker eigenbasis."""
@@ -118,15 +116,13 @@ class Stages:
             found = outer_bases(adaptation, network, terms, advance).arrays()
             return {name: matrix.cpu().numpy() for name, matrix in found.items()}
 
-        arrays = self.keeping.whole(
-            "outer-ekfac", "outer EK-FAC", self.outer_key(), compute, len(task_set)
-        )
+        arrays = self.keeping.whole(self.outer_stage(), compute, len(task_set))
         bases = Bases.of_arrays(network, self._tensors(arrays))
         return outer_factors(network, bases, gradients, task_set.query_sizes)
 
     def sampled_fisher(self, adaptation: Adaptation) -> torch.Tensor:
         """Rows of the total Hessian from random gradients of every task."""
-        problem, task_set, stage = self.problem, adaptation.task_set, "sampled Fisher"
+        problem, task_set, kept = self.problem, adaptation.task_set, self.sampled_stage()
         influence = problem.config.influence
         terms = fisher_terms(problem.objective.mean_loss, influence.fisher)
         probes = self._probes
@@ -135,10 +131,10 @@ class Stages:
             some = adaptation.over(rows)
             parts = (some, terms, probes, influence.seed, advance)
             found = sampled_fisher_rows(*parts, first=rows[0]).cpu().numpy()
-            check_gradients(stage, some.task_set, found, some.layout)
+            check_gradients(kept.stage, some.task_set, found, some.layout)
             return {"rows": found}
 
-        found = self.keeping.by_task("sampled-fisher", stage, self.sampled_key(), task_set, compute)
+        found = self.keeping.by_task(kept, task_set, compute)
         return fisher_factor(self.tensor(found["rows"]))
 
     def weight_derivatives(
@@ -154,7 +150,8 @@ class Stages:
             return {"derivatives": found}
 
         key = {**self.gradient_key(task_set), "direction": weights_hash({"u": direction})}
-        return self.keeping.by_task("instances", stage, key, task_set, compute)["derivatives"]
+        kept = Kept("instances", stage, key)
+        return self.keeping.by_task(kept, task_set, compute)["derivatives"]
 
     def self_influence(self, adaptation: Adaptation) -> np.ndarray:
         """Self-influence of every instance, by EK-FAC."""
@@ -166,9 +163,8 @@ class Stages:
             check_finite("self-influence", task_set, found)
             return {"self_influence": found}
 
-        key, total = self.base_key(task_set), len(task_set)
-        stage = self.named("self-influence", task_set)
-        return self.keeping.whole("self-influence", stage, key, compute, total)["self_influence"]
+        kept = self.self_influence_stage(task_set)
+        return self.keeping.whole(kept, compute, len(task_set))["self_influence"]
 
     def stage(
         self, name: str, total: int | None = None
@@ -198,7 +194,33 @@ class Stages:
             "tasks": task_set.content_hash,
         }
 
-    def inner_key(self, task_set: TaskSet) -> Key:
+    def inner_stage(self, task_set: TaskSet) -> Kept:
+        """The inner problems of a task set, and what their inverses need."""
+        kind = self.problem.config.influence.inner.inverse
+        stage = self.named(f"inner problem by {kind}", task_set)
+        return Kept(f"inner-{kind}", stage, self._inner_key(task_set))
+
+    def gradient_stage(self, task_set: TaskSet) -> Kept:
+        """Total gradients of a task set."""
+        return Kept("gradients", self.named("gradients", task_set), self.gradient_key(task_set))
+
+    def outer_stage(self) -> Kept:
+        """The outer eigenbasis."""
+        return Kept("outer-ekfac", "outer EK-FAC", self.outer_key())
+
+    def sampled_stage(self) -> Kept:
+        """The rows of the sampled Fisher."""
+        influence = self.problem.config.influence
+        own = {"fisher": influence.fisher, "probes": self._probes, "seed": influence.seed}
+        key = {**self.gradient_key(self.problem.train), "sampled": own}
+        return Kept("sampled-fisher", "sampled Fisher", key)
+
+    def self_influence_stage(self, task_set: TaskSet) -> Kept:
+        """Self-influence of the instances of a task set."""
+        name = "self-influence"
+        return Kept(name, self.named(name, task_set), self.base_key(task_set))
+
+    def _inner_key(self, task_set: TaskSet) -> Key:
         """All that the inner inverses of a task set depend on."""
         inner = self.problem.config.influence.inner
         by_ekfac = inner.inverse == "ekfac"
@@ -218,18 +240,12 @@ class Stages:
             return {**self.base_key(task_set), "along": "field" if along else "gradient"}
         solved = [influence.tolerance, influence.max_iterations]
         by_cg = influence.inner.inverse == "cg"
-        return {**self.inner_key(task_set), "solved": solved if by_cg else None}
+        return {**self._inner_key(task_set), "solved": solved if by_cg else None}
 
     def outer_key(self) -> Key:
         """All that the outer eigenbasis depends on."""
         fisher = self.problem.config.influence.fisher
         return {**self.base_key(self.problem.train), "fisher": fisher}
-
-    def sampled_key(self) -> Key:
-        """All that the sampled Fisher depends on."""
-        influence = self.problem.config.influence
-        own = {"fisher": influence.fisher, "probes": self._probes, "seed": influence.seed}
-        return {**self.gradient_key(self.problem.train), "sampled": own}
 
     @property
     def _probes(self) -> int:
@@ -249,17 +265,16 @@ class Stages:
 
     def _implicit(self, task_set: TaskSet) -> Implicit:
         problem, influence = self.problem, self.problem.config.influence
-        stage = self.named(f"inner problem by {influence.inner.inverse}", task_set)
+        kept = self.inner_stage(task_set)
         method = InnerMethod(influence, self.network)
         inner: InnerProblem = problem.inner_problem(self.weights.params, task_set, self.problem.rho)
 
         def compute(advance: Advance) -> Arrays:
             found = {k: v.cpu().numpy() for k, v in method.state(inner, advance).items()}
-            check_finite(stage, task_set, found["theta"].sum(axis=1), found["stationarity"])
+            check_finite(kept.stage, task_set, found["theta"].sum(axis=1), found["stationarity"])
             return found
 
-        name = f"inner-{influence.inner.inverse}"
-        state = self.keeping.whole(name, stage, self.inner_key(task_set), compute, len(task_set))
+        state = self.keeping.whole(kept, compute, len(task_set))
         return method.implicit(inner, self._tensors(state))
 
     @property

@@ -14,7 +14,7 @@ from metaaudit.curvature import code_hash, weights_hash
 from metaaudit.errors import ModelError
 from metaaudit.finite import check_finite
 from metaaudit.inputs.task_set import TaskSet
-from metaaudit.keeping import Key
+from metaaudit.keeping import Kept
 from metaaudit.learners import Forward
 from metaaudit.loading import Weights, load_weights
 from metaaudit.models import Head, Params
@@ -22,8 +22,7 @@ from metaaudit.problem import Problem
 from metaaudit.selection import Observer, Seen, features_of
 from metaaudit.stages import Stages
 
-CACHED = "features"
-"""What the cache calls them, and the stage."""
+FEATURES = "features"
 
 SELECTING = (
     "config/training.py",
@@ -47,18 +46,18 @@ def data_features(stages: Stages) -> np.ndarray:
     def compute(rows: list[int], advance: Advance) -> Arrays:
         some = train.select(rows)
         found = looking.features(some)
-        check_finite(CACHED, some, found.sum(axis=1))
+        check_finite(FEATURES, some, found.sum(axis=1))
         advance(len(rows))
-        return {CACHED: found}
+        return {FEATURES: found}
 
     def compute_all(advance: Advance) -> Arrays:
         return compute(list(range(len(train))), advance)
 
     try:
-        keeping, key = stages.keeping, features_key(stages, trajectory)
+        kept = features_stage(stages, trajectory)
         if train.labelled:
-            return keeping.whole(CACHED, CACHED, key, compute_all, len(train))[CACHED]
-        return keeping.by_task(CACHED, CACHED, key, train, compute)[CACHED]
+            return stages.keeping.whole(kept, compute_all, len(train))[FEATURES]
+        return stages.keeping.by_task(kept, train, compute)[FEATURES]
     finally:
         problem.take_buffers(stages.weights.buffers)
 
@@ -94,17 +93,18 @@ class _Looking:
             yield observer_of(self.problem, weights.params)
 
 
-def features_key(stages: Stages, trajectory: list[Weights] | None = None) -> Key:
-    """All that they depend on."""
+def features_stage(stages: Stages, trajectory: list[Weights] | None = None) -> Kept:
+    """The stage that computes them."""
     problem, groups = stages.problem, stages.problem.config.influence.mts.features
     checkpoints = _trajectory(stages) if trajectory is None else trajectory
-    return {
+    key = {
         **stages.base_key(problem.train),
         "selecting": code_hash(SELECTING),
         "weights": [weights_hash({**one.params, **one.buffers}) for one in checkpoints],
         "groups": groups,
         "held_out": problem.evaluation.content_hash if "held-out" in groups else None,
     }
+    return Kept(FEATURES, FEATURES, key)
 
 
 def observer_of(problem: Problem, params: Params) -> Observer:

@@ -6,10 +6,10 @@ import numpy as np
 
 from metaaudit.bilevel import Advance
 from metaaudit.cache import Arrays
-from metaaudit.keeping import Key
+from metaaudit.keeping import Kept
 from metaaudit.manifest import unsolved
 from metaaudit.methods.base import Given, MethodScores
-from metaaudit.methods.data_features import data_features, features_key
+from metaaudit.methods.data_features import data_features, features_stage
 from metaaudit.problem import Problem
 from metaaudit.selection import (
     Selector,
@@ -67,9 +67,8 @@ def _weights(stages: Stages, unit: str, features: np.ndarray) -> Arrays:
     def finish(arrays: Arrays) -> Arrays:
         return dict(vars(selector.selected(arrays)))
 
-    name, stage, key = f"mts-{unit}", f"learned weights of {unit}", learned_key(stages)
     parts = (turn, finish, config.epochs, len(problem.train))
-    return stages.keeping.in_turns(name, stage, key, *parts)
+    return stages.keeping.in_turns(learned_stage(stages, unit), *parts)
 
 
 def selector_of(problem: Problem, unit: type[WeightedBatch]) -> Selector:
@@ -79,13 +78,14 @@ def selector_of(problem: Problem, unit: type[WeightedBatch]) -> Selector:
     return Selector(unit, *parts, config.training, config.influence.seed)
 
 
-def learned_key(stages: Stages) -> Key:
-    """All that learned weights depend on."""
+def learned_stage(stages: Stages, unit: str) -> Kept:
+    """The stage that learns the weights of one of ``UNITS``."""
     config = stages.problem.config
-    return {
-        **features_key(stages),
+    key = {
+        **features_stage(stages).depends_on,
         "held_out": stages.problem.evaluation.content_hash,
         "mts": config.influence.mts.model_dump(mode="json"),
         "training": config.training.model_dump(mode="json"),
         "seed": config.influence.seed,
     }
+    return Kept(f"mts-{unit}", f"learned weights of {unit}", key)

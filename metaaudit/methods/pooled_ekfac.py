@@ -15,6 +15,7 @@ from metaaudit.curvature import (
     record_tasks,
     summed,
 )
+from metaaudit.keeping import Kept
 from metaaudit.stages import Stages
 
 CACHED = "pooled-ekfac"
@@ -48,8 +49,12 @@ def pooled_ekfac(stages: Stages, train: Adaptation) -> Factors:
         own = {f"{path}:eigenvalues": values for path, values in eigenvalues.items()}
         return {name: values.cpu().numpy() for name, values in {**bases.arrays(), **own}.items()}
 
-    key, total = stages.outer_key(), 2 * len(task_set)
-    stored = stages.keeping.whole(CACHED, "EK-FAC at the adapted parameters", key, compute, total)
+    stored = stages.keeping.whole(pooled_stage(stages), compute, 2 * len(task_set))
     arrays = {name: stages.tensor(values) for name, values in stored.items()}
     eigenvalues = {path: arrays[f"{path}:eigenvalues"] for path in network.layers}
     return Factors(network, Bases.of_arrays(network, arrays), eigenvalues)
+
+
+def pooled_stage(stages: Stages) -> Kept:
+    """The stage that computes the factors at the adapted parameters."""
+    return Kept(CACHED, "EK-FAC at the adapted parameters", stages.outer_key())

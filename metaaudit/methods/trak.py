@@ -22,12 +22,15 @@ from metaaudit.curvature import weights_hash
 from metaaudit.errors import ConfigError
 from metaaudit.finite import check_finite, check_gradients
 from metaaudit.influence import task_influence
+from metaaudit.inputs.task_set import TaskSet
+from metaaudit.keeping import Kept
 from metaaudit.linalg import LowRankSolver
 from metaaudit.manifest import unsolved
 from metaaudit.methods.base import Factored, Floats, Given, MethodScores
 from metaaudit.methods.margins import margin_gradients, margin_shares
 from metaaudit.methods.projection import Projection
 from metaaudit.methods.total import along
+from metaaudit.stages import Stages
 
 CACHED = "margin-gradients"
 
@@ -101,18 +104,23 @@ def _positive(damping: float) -> float:
     raise torch.linalg.LinAlgError  # type: ignore[attr-defined]
 
 
+def margin_stage(stages: Stages, task_set: TaskSet) -> Kept:
+    """The stage that computes the gradients of the margins of a task set."""
+    stage = stages.named("margin gradients", task_set)
+    return Kept(CACHED, stage, stages.gradient_key(task_set))
+
+
 def _gradients(given: Given, adaptation: Adaptation) -> Tensor:
     stages, task_set = given.stages, adaptation.task_set
-    stage = stages.named("margin gradients", task_set)
+    kept = margin_stage(stages, task_set)
 
     def compute(rows: list[int], advance: Advance) -> Arrays:
         some = adaptation.over(rows)
         found = margin_gradients(some, advance)
-        check_gradients(stage, some.task_set, found, some.layout)
+        check_gradients(kept.stage, some.task_set, found, some.layout)
         return {"gradients": found}
 
-    key = stages.gradient_key(task_set)
-    return stages.tensor(stages.keeping.by_task(CACHED, stage, key, task_set, compute)["gradients"])
+    return stages.tensor(stages.keeping.by_task(kept, task_set, compute)["gradients"])
 
 
 def _factored(given: Given, products: Floats, direction: Tensor) -> Factored:
