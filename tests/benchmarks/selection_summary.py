@@ -19,7 +19,7 @@ from scipy.stats import t
 from metaaudit.fidelity.figures import draw
 from metaaudit.fidelity.results import Figure, Series
 
-BASELINES = ("random", "loss", "cross-fitted", "mislabel score", "influence")
+BASELINES = {name: name for name in ("random", "loss", "cross-fitted", "influence")}
 BASE = "no selection"
 
 
@@ -81,11 +81,37 @@ class Measured:
                 rows.append(f"| {strategy} | {told} | {self.gain(strategy)} | {seconds} |")
         return [*rows, ""]
 
-    def series(self, strategies: list[str], name: str) -> Series:
-        """Mean AUROC of some strategies."""
-        known = [one for one in strategies if self.of(one, "auroc")]
+    def learned(self) -> dict[str, str]:
+        """What to call the strategies of learned selection that are drawn."""
+        found = {}
+        for raw, told in (("embedding", "raw embedding"), ("features", "features")):
+            sizes = [name for name in self.strategies if name.startswith(f"mts, {raw}")]
+            found[sizes[0]] = f"{told}, batch of 8"
+            found[sizes[-1]] = f"{told}, large batch"
+        return found
+
+    def series(self, called: dict[str, str], name: str) -> Series:
+        """Mean AUROC of some strategies, by what they are called."""
+        known = {one: told for one, told in called.items() if self.of(one, "auroc")}
         means = [float(np.mean([*self.of(one, "auroc").values()])) for one in known]
-        return Series(name, tuple(known), tuple(means))
+        return Series(name, tuple(known.values()), tuple(means))
+
+
+def overview(measured: list[Measured]) -> list[str]:
+    """AUROC, and points of accuracy, of the same strategies in each problem."""
+    names = ["the good ones", *BASELINES, *measured[0].learned().values()]
+    header = ["problem", "seeds", *names]
+    rows = [f"| {' | '.join(header)} |", "|" + "---|" * len(header)]
+    for one in measured:
+        strategies = ["the good ones", *BASELINES, *one.learned()]
+        cells = [f"{one.data}, {one.bad}", str(len(one.of(BASE, "accuracy")))]
+        for strategy in strategies:
+            found = [*one.of(strategy, "auroc").values()]
+            cells.append(
+                ", ".join([*([f"{np.mean(found):.3f}"] if found else []), one.gain(strategy)])
+            )
+        rows.append(f"| {' | '.join(cells)} |")
+    return [*rows, ""]
 
 
 def main() -> None:
@@ -94,17 +120,17 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="an existing folder, for figures")
     args = parser.parse_args()
     measured = [Measured.read(path) for path in args.logs]
+    print("\n".join(overview(measured)))
     for one in measured:
         print("\n".join(one.table()))
     flips = [one for one in measured if one.bad == "flips"]
-    learned = list(dict.fromkeys(s for one in measured for s in one.strategies if "mts" in s))
     draw(
         Figure(
             "labels",
             "Wrong labels: what each score finds of them",
             "",
             "AUROC (a half is chance)",
-            tuple(one.series([*BASELINES], one.data) for one in flips),
+            tuple(one.series(BASELINES, one.data) for one in flips),
             {"chance": 0.5},
         ),
         args.out,
@@ -112,10 +138,10 @@ def main() -> None:
     draw(
         Figure(
             "selection",
-            "Learned selection: features tell more than a large batch",
+            "Learned selection: what it finds of bad data, by what it sees and how much at once",
             "",
             "AUROC (a half is chance)",
-            tuple(one.series(learned, f"{one.data}, {one.bad}") for one in measured),
+            tuple(one.series(one.learned(), f"{one.data}, {one.bad}") for one in measured),
             {"chance": 0.5},
         ),
         args.out,
