@@ -90,11 +90,25 @@ class Measured:
             found[sizes[-1]] = f"{told}, large batch"
         return found
 
-    def series(self, called: dict[str, str], name: str) -> Series:
-        """Mean AUROC of some strategies, by what they are called."""
-        known = {one: told for one, told in called.items() if self.of(one, "auroc")}
-        means = [float(np.mean([*self.of(one, "auroc").values()])) for one in known]
-        return Series(name, tuple(known.values()), tuple(means))
+    def mean(self, strategy: str) -> float:
+        """Mean AUROC of a strategy."""
+        return float(np.mean([*self.of(strategy, "auroc").values()]))
+
+
+def by_problem(measured: list[Measured], which: list[dict[str, str]]) -> tuple[Series, ...]:
+    """Mean AUROC in every problem, a series for each of what its strategies are called."""
+    problems = tuple(f"{one.data}, {one.bad}" for one in measured)
+    return tuple(
+        Series(
+            called,
+            problems,
+            tuple(
+                one.mean(names[place])
+                for one, names in zip(measured, map(list, which), strict=True)
+            ),
+        )
+        for place, called in enumerate(which[0].values())
+    )
 
 
 def overview(measured: list[Measured]) -> list[str]:
@@ -130,7 +144,7 @@ def main() -> None:
             "Wrong labels: what each score finds of them",
             "",
             "AUROC (a half is chance)",
-            tuple(one.series(BASELINES, one.data) for one in flips),
+            by_problem(flips, [BASELINES] * len(flips)),
             {"chance": 0.5},
         ),
         args.out,
@@ -141,7 +155,7 @@ def main() -> None:
             "Learned selection: what it finds of bad data, by what it sees and how much at once",
             "",
             "AUROC (a half is chance)",
-            tuple(one.series(one.learned(), f"{one.data}, {one.bad}") for one in measured),
+            by_problem(measured, [one.learned() for one in measured]),
             {"chance": 0.5},
         ),
         args.out,
