@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -57,6 +59,20 @@ def labelled(_: Path) -> Overrides:
     }
 
 
+def cleaning(folder: Path) -> Overrides:
+    subprocess.run(
+        [sys.executable, FOLDER / "data_cleaning" / "write_digits.py", folder], check=True
+    )
+    return {
+        "tasks.train": folder / "train.npz",
+        "tasks.eval": folder / "clean.npz",
+        "tasks.train_size": 60,
+        "tasks.batch": 10,
+        "training.epochs": 5,
+        "influence.mts.epochs": 1,
+    }
+
+
 def mini_imagenet(folder: Path) -> Overrides:
     real("tiny-imagenet")
     write_mini_imagenet(folder / "data", divided(tiny_imagenet(84, 15, 4), (1, 1, 1)))
@@ -82,6 +98,7 @@ def episodes(folder: Path) -> Overrides:
 
 PREPARED: dict[str, Callable[[Path], Overrides]] = {
     "ci/metaaudit.yaml": episodes,
+    "data_cleaning/learned_selection.yaml": cleaning,
     "digits/metaaudit.yaml": own_tasks,
     "ekfac.yaml": omniglot,
     "fc100.yaml": fc100,

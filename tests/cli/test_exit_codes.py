@@ -455,7 +455,7 @@ def test_plan_is_written_before_the_data(
 ) -> None:
     run = trained_case.score()
     new = trained_case.folder / "new.npz"
-    monkeypatch.setattr("metaaudit.prune.write_episodes", raising(OSError(28, "full", str(new))))
+    monkeypatch.setattr("metaaudit.prune.write_tasks", raising(OSError(28, "full", str(new))))
     outcome = cli("prune", run, *PRUNE, "--apply", "--out", new)
     assert outcome.exit_code == 3
     assert "no space left" in outcome.error
