@@ -9,14 +9,12 @@ from metaaudit.config import Config
 from metaaudit.console import Messages
 from metaaudit.fidelity.results import Figure, Result, Series, Table, Value
 from metaaudit.fidelity.writing import write_evaluation
-from metaaudit.gradient_noise import Diagnosed, Flow, diagnosed
+from metaaudit.gradient_noise import FIFTHS, Diagnosed, Flow, diagnosed
 from metaaudit.manifest import measurements, provenance
 from metaaudit.runs.atomic import check_new, new_folder
 
 HALF = 0.5
 """By how much two means agree whose signal is as strong as their noise."""
-
-FIFTHS = ("best", "second", "third", "fourth", "worst")
 
 
 def run(config: Config, folder: Path | None, messages: Messages) -> Result:

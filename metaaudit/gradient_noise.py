@@ -36,7 +36,7 @@ BATCHES = (1, 2, 5, 10, 25, 50, 100, 200, 500, 1000)
 UNTIL = 0.25
 """Weights flow until so small a share of the tasks counts."""
 
-FIFTHS = 5
+FIFTHS = ("best", "second", "third", "fourth", "worst")
 """Groups of tasks, by how much they help."""
 
 
@@ -81,7 +81,7 @@ class Flow:
     Attributes:
         name: Of the checkpoint, or nothing.
         time: ``[n]``.
-        shares: ``[n, FIFTHS]``: of the weight of all, that of each fifth of the tasks, of which the
+        shares: ``[n, 5]``: of the weight of all, that of each fifth of the tasks, of which the
             first helps the other held-out tasks most.
     """
 
@@ -185,5 +185,5 @@ def _flow(stages: Stages, alignments: Floats) -> Flow:
     time, weights = weight_flow(alignments[:, deciding].mean(axis=1), UNTIL)
     order = np.argsort(-alignments[:, judging].mean(axis=1), kind="stable")
     shares = weights / weights.sum(axis=1, keepdims=True)
-    fifths = [shares[:, rows].sum(axis=1) for rows in np.array_split(order, FIFTHS)]
+    fifths = [shares[:, rows].sum(axis=1) for rows in np.array_split(order, len(FIFTHS))]
     return Flow(stages.of, time, np.column_stack(fifths))

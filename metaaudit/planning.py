@@ -40,8 +40,8 @@ def _of_influence(stages: Stages) -> list[Kept]:
     if influence.method == "trak":
         found += _both(stages, partial(trak.margin_stage, stages))
     if influence.method == "mts":
-        found.append(data_features.features_stage(stages))
-        found += [mts.learned_stage(stages, unit) for unit in mts.UNITS]
+        features = data_features.features_stage(stages)
+        found += [features, *(mts.learned_stage(stages, unit, features) for unit in mts.UNITS)]
     return found
 
 

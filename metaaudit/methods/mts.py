@@ -32,7 +32,10 @@ def mts_scores(given: Given) -> MethodScores:
     stages = given.stages
     features = data_features(stages)
     units = [unit for unit in UNITS if given.by_instance or unit == "tasks"]
-    found = {unit: _weights(stages, unit, features) for unit in units}
+    seen = features_stage(stages)
+    found = {
+        unit: _weights(stages, unit, features, learned_stage(stages, unit, seen)) for unit in units
+    }
     instances = given.unscored_instances()
     if given.by_instance:
         instances = _below_mean(found["instances"])
@@ -53,7 +56,7 @@ def _below_mean(selected: Arrays) -> np.ndarray:
     return below
 
 
-def _weights(stages: Stages, unit: str, features: np.ndarray) -> Arrays:
+def _weights(stages: Stages, unit: str, features: np.ndarray, kept: Kept) -> Arrays:
     """What the meta-network came to, by the names of ``Selected``."""
     problem = stages.problem
     config = problem.config.influence.mts
@@ -68,7 +71,7 @@ def _weights(stages: Stages, unit: str, features: np.ndarray) -> Arrays:
         return dict(vars(selector.selected(arrays)))
 
     parts = (turn, finish, config.epochs, len(problem.train))
-    return stages.keeping.in_turns(learned_stage(stages, unit), *parts)
+    return stages.keeping.in_turns(kept, *parts)
 
 
 def selector_of(problem: Problem, unit: type[WeightedBatch]) -> Selector:
@@ -78,11 +81,11 @@ def selector_of(problem: Problem, unit: type[WeightedBatch]) -> Selector:
     return Selector(unit, *parts, config.training, config.influence.seed)
 
 
-def learned_stage(stages: Stages, unit: str) -> Kept:
-    """The stage that learns the weights of one of ``UNITS``."""
+def learned_stage(stages: Stages, unit: str, features: Kept) -> Kept:
+    """The stage that learns the weights of one of ``UNITS`` from what another keeps."""
     config = stages.problem.config
     key = {
-        **features_stage(stages).depends_on,
+        **features.depends_on,
         "held_out": stages.problem.evaluation.content_hash,
         "mts": config.influence.mts.model_dump(mode="json"),
         "training": config.training.model_dump(mode="json"),
